@@ -1,0 +1,61 @@
+"""Structured logging: one event a line, JSON in production. Room: gateway_project.
+
+Tokens, keys and payloads are never logged: log identifiers, codes and counts.
+"""
+
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+# A value a client had a say in is cut here, so that one bad frame cannot fill a disk.
+_VALUE_LIMIT = 500
+
+
+def _plain_values(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Cuts long values and takes control characters out, so that no client can forge or break a log line."""
+    for key, value in event.items():
+        if isinstance(value, str) and key != "exception" and (len(value) > _VALUE_LIMIT or not value.isprintable()):
+            event[key] = "".join(c if c.isprintable() else "?" for c in value[:_VALUE_LIMIT])
+    return event
+
+
+def logging_config(form: str, level: str) -> dict[str, Any]:
+    """The ``dictConfig`` for the whole process; also configures structlog, so call it once from the settings."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.format_exc_info,
+        _plain_values,
+    ]
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    renderer: Any = structlog.processors.JSONRenderer() if form == "json" else structlog.dev.ConsoleRenderer(colors=False)
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "structured": {
+                "()": structlog.stdlib.ProcessorFormatter,
+                "foreign_pre_chain": shared,
+                "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            }
+        },
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
+        "root": {"handlers": ["stderr"], "level": level},
+        "loggers": {
+            "django.server": {"handlers": [], "propagate": True, "level": "WARNING"},
+            "django": {"handlers": [], "propagate": True, "level": "INFO"},
+            # One line a connection at INFO would be a denial of service of its own; our own events say more.
+            "uvicorn.error": {"level": "WARNING"},
+            "uvicorn.access": {"level": "WARNING"},
+            "websockets": {"level": "WARNING"},
+        },
+    }

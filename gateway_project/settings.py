@@ -1,0 +1,185 @@
+"""All settings, read from the environment once. ``.env.example`` lists each with its default and unit.
+
+Without any environment this is a development machine: SQLite, embedded Valkey and broker, generated keys.
+``GATEWAY_ENVIRONMENT=production`` takes nothing for granted: see ``checks.py``.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import django_stubs_ext
+import environ
+
+from gateway_project.env import Env
+from gateway_project.local_state import development_secrets, embedded_port
+from gateway_project.logs import logging_config
+
+django_stubs_ext.monkeypatch()
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = Env()
+
+GATEWAY_ENVIRONMENT = env.choice("GATEWAY_ENVIRONMENT", "development", ("development", "production"))
+IS_PRODUCTION = GATEWAY_ENVIRONMENT == "production"
+GATEWAY_STATE_DIR = Path(env.text("GATEWAY_STATE_DIR", str(BASE_DIR / ".run")))
+_generated: dict[str, str] = {} if IS_PRODUCTION else development_secrets(GATEWAY_STATE_DIR)
+
+# --- Django -----------------------------------------------------------------------------------------------------------
+DEBUG = env.flag("GATEWAY_DEBUG", False)
+SECRET_KEY = env.text("GATEWAY_SECRET_KEY", _generated.get("GATEWAY_SECRET_KEY", "")) or "unset"
+ALLOWED_HOSTS = env.items("GATEWAY_ALLOWED_HOSTS", "" if IS_PRODUCTION else "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = env.items("GATEWAY_CSRF_TRUSTED_ORIGINS")
+GATEWAY_ALLOWED_ORIGINS = env.items("GATEWAY_ALLOWED_ORIGINS")
+GATEWAY_TRUSTED_PROXIES = env.items("GATEWAY_TRUSTED_PROXIES", "127.0.0.1")
+
+INSTALLED_APPS = [
+    "daphne",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "channels",
+    "gateway_project",
+    "streaming",
+    "tenants",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "gateway_project.urls"
+ASGI_APPLICATION = "gateway_project.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+AUTH_USER_MODEL = "tenants.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English"), ("id", "Bahasa Indonesia")]
+TIME_ZONE = "Asia/Jakarta"
+USE_TZ = True
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+# Serves the admin's files without collectstatic on a development machine.
+WHITENOISE_USE_FINDERS = not IS_PRODUCTION
+WHITENOISE_AUTOREFRESH = not IS_PRODUCTION
+
+# --- Database, Redis, Kafka -------------------------------------------------------------------------------------------
+env.known.update(("DATABASE_URL", "REDIS_URL"))
+_database_url = os.environ.get("DATABASE_URL", "") or f"sqlite:///{GATEWAY_STATE_DIR / 'gateway.sqlite3'}"
+_database: dict[str, Any] = dict(environ.Env.db_url_config(_database_url))
+if _database["ENGINE"] == "django.db.backends.sqlite3":
+    # WAL lets the gateway read while the admin writes; IMMEDIATE makes writers queue instead of failing half-way.
+    _database["OPTIONS"] = {
+        "timeout": 10,
+        "transaction_mode": "IMMEDIATE",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    }
+else:
+    _database["CONN_MAX_AGE"] = 60
+    _database["CONN_HEALTH_CHECKS"] = True
+    _database["OPTIONS"] = {**_database.get("OPTIONS", {}), "connect_timeout": 5}
+DATABASES = {"default": _database}
+
+REDIS_URL = os.environ.get("REDIS_URL", "")
+if not REDIS_URL and not IS_PRODUCTION and (_port := embedded_port(GATEWAY_STATE_DIR, "valkey")):
+    REDIS_URL = f"redis://127.0.0.1:{_port}/0"
+GATEWAY_KAFKA_BOOTSTRAP_SERVERS = env.text("GATEWAY_KAFKA_BOOTSTRAP_SERVERS")
+if not GATEWAY_KAFKA_BOOTSTRAP_SERVERS and not IS_PRODUCTION and (_port := embedded_port(GATEWAY_STATE_DIR, "broker")):
+    GATEWAY_KAFKA_BOOTSTRAP_SERVERS = f"127.0.0.1:{_port}"
+# Extra librdkafka settings for the producer and the tools (security.protocol, sasl.*, ssl.*), key=value pairs.
+GATEWAY_KAFKA_OPTIONS = env.table("GATEWAY_KAFKA_OPTIONS", "")
+GATEWAY_KAFKA_LINGER = env.duration("GATEWAY_KAFKA_LINGER", "1ms")
+# A message that Kafka has not confirmed after this long means that Kafka is away: sessions end with 4003.
+GATEWAY_BACKEND_TIMEOUT = env.duration("GATEWAY_BACKEND_TIMEOUT", "10s")
+GATEWAY_TOPIC_PARTITIONS = env.count("GATEWAY_TOPIC_PARTITIONS", 6, minimum=1)
+GATEWAY_TOPIC_REPLICATION = env.count("GATEWAY_TOPIC_REPLICATION", 1, minimum=1)
+GATEWAY_ROUTES = env.table(
+    "GATEWAY_ROUTES",
+    "tick_data=tick-data,user_event=user-events,trading_signal=trading-signals,notification=notifications",
+)
+GATEWAY_FAILED_MESSAGES_TOPIC = env.text("GATEWAY_FAILED_MESSAGES_TOPIC", "failed-messages")
+
+# --- Tokens -----------------------------------------------------------------------------------------------------------
+GATEWAY_JWT_KEYS = env.text("GATEWAY_JWT_KEYS", _generated.get("GATEWAY_JWT_KEYS", ""))
+GATEWAY_TOKEN_TTL = env.duration("GATEWAY_TOKEN_TTL", "1h")
+GATEWAY_TOKEN_TTL_LIMIT = env.duration("GATEWAY_TOKEN_TTL_LIMIT", "24h")
+GATEWAY_TOKEN_LEEWAY = env.duration("GATEWAY_TOKEN_LEEWAY", "5s")
+GATEWAY_TOKEN_GRACE = env.duration("GATEWAY_TOKEN_GRACE", "25s")
+GATEWAY_ACCESS_POLL_INTERVAL = env.duration("GATEWAY_ACCESS_POLL_INTERVAL", "3s")
+GATEWAY_ACCESS_CACHE_TTL = env.duration("GATEWAY_ACCESS_CACHE_TTL", "5m")
+
+# --- Limits of a connection and of the process ------------------------------------------------------------------------
+GATEWAY_MESSAGE_SIZE_LIMIT = env.count("GATEWAY_MESSAGE_SIZE_LIMIT", 65_536, minimum=1_024)
+GATEWAY_CONNECTION_IN_FLIGHT_LIMIT = env.count("GATEWAY_CONNECTION_IN_FLIGHT_LIMIT", 256, minimum=1)
+GATEWAY_PROCESS_IN_FLIGHT_LIMIT = env.count("GATEWAY_PROCESS_IN_FLIGHT_LIMIT", 40_000, minimum=1)
+GATEWAY_PROCESS_IN_FLIGHT_MAX_SIZE = env.count("GATEWAY_PROCESS_IN_FLIGHT_MAX_SIZE", 134_217_728, minimum=1_048_576)
+GATEWAY_PROCESS_CONNECTION_LIMIT = env.count("GATEWAY_PROCESS_CONNECTION_LIMIT", 20_000, minimum=1)
+GATEWAY_ADDRESS_CONNECT_RATE_LIMIT = env.rate("GATEWAY_ADDRESS_CONNECT_RATE_LIMIT", 200.0)
+GATEWAY_USER_CONNECT_RATE_LIMIT = env.rate("GATEWAY_USER_CONNECT_RATE_LIMIT", 2.0)
+GATEWAY_TOKEN_EXCHANGE_RATE_LIMIT = env.rate("GATEWAY_TOKEN_EXCHANGE_RATE_LIMIT", 10.0)
+GATEWAY_OUTBOUND_MAX_SIZE = env.count("GATEWAY_OUTBOUND_MAX_SIZE", 1_048_576, minimum=65_536)
+GATEWAY_OUTBOUND_TIMEOUT = env.duration("GATEWAY_OUTBOUND_TIMEOUT", "10s")
+GATEWAY_HANDSHAKE_TIMEOUT = env.duration("GATEWAY_HANDSHAKE_TIMEOUT", "5s")
+GATEWAY_HANDSHAKE_MAX_SIZE = env.count("GATEWAY_HANDSHAKE_MAX_SIZE", 32_768, minimum=4_096)
+GATEWAY_CLOSE_TIMEOUT = env.duration("GATEWAY_CLOSE_TIMEOUT", "3s")
+GATEWAY_PING_INTERVAL = env.duration("GATEWAY_PING_INTERVAL", "20s")
+GATEWAY_PONG_TIMEOUT = env.duration("GATEWAY_PONG_TIMEOUT", "10s")
+GATEWAY_ACK_INTERVAL = env.duration("GATEWAY_ACK_INTERVAL", "20ms")
+GATEWAY_POSITION_FLUSH_INTERVAL = env.duration("GATEWAY_POSITION_FLUSH_INTERVAL", "100ms")
+GATEWAY_POSITION_TTL = env.duration("GATEWAY_POSITION_TTL", "7d")
+GATEWAY_DRAIN_TIMEOUT = env.duration("GATEWAY_DRAIN_TIMEOUT", "20s")
+# The part of the drain over which the closes are spread.
+GATEWAY_DRAIN_SPREAD = env.duration("GATEWAY_DRAIN_SPREAD", "5s")
+
+# --- Commands, demo, benchmarks ---------------------------------------------------------------------------------------
+GATEWAY_PORT = env.count("GATEWAY_PORT", 8000)
+GATEWAY_DEMO = env.flag("GATEWAY_DEMO", True)
+GATEWAY_BENCHMARK = env.flag("GATEWAY_BENCHMARK", False)
+GATEWAY_METRICS_TOKEN = env.text("GATEWAY_METRICS_TOKEN")
+GATEWAY_LOG_FORMAT = env.choice("GATEWAY_LOG_FORMAT", "json" if IS_PRODUCTION else "console", ("json", "console"))
+GATEWAY_LOG_LEVEL = env.choice("GATEWAY_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+LOGGING = logging_config(GATEWAY_LOG_FORMAT, GATEWAY_LOG_LEVEL)
+LOGGING_CONFIG = "logging.config.dictConfig"
+
+# --- Transport security -----------------------------------------------------------------------------------------------
+SECURE_SSL_REDIRECT = IS_PRODUCTION
+# The orchestrator asks for these over plain HTTP, behind the proxy that ends TLS.
+SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$", r"^metrics$"]
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if IS_PRODUCTION else None
+SECURE_HSTS_SECONDS = 31_536_000 if IS_PRODUCTION else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = IS_PRODUCTION
+SECURE_HSTS_PRELOAD = IS_PRODUCTION
+SESSION_COOKIE_SECURE = IS_PRODUCTION
+CSRF_COOKIE_SECURE = IS_PRODUCTION
+SESSION_COOKIE_HTTPONLY = True
+X_FRAME_OPTIONS = "DENY"
+
+UNKNOWN_SETTINGS = env.unknown()
+IS_TEST = "pytest" in sys.modules
