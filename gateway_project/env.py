@@ -72,7 +72,9 @@ class Env:
         value = self.text(name, default)
         match = _DURATION.fullmatch(value)
         if match is None:
-            raise ImproperlyConfigured(f"{name}={value!r} is not a duration: use a number and ms, s, m, h or d, as in {default}")
+            raise ImproperlyConfigured(
+                f"{name}={value!r} is not a duration: use a number and ms, s, m, h or d, as in {default}"
+            )
         return float(match[1]) * _UNITS[match[2]]
 
     def items(self, name: str, default: str = "") -> list[str]:

@@ -1,0 +1,92 @@
+"""uvicorn as this product runs it: bounded handshakes, our WebSocket class, and a drain before the shutdown.
+
+Room: gateway_project. uvicorn's own shutdown closes every connection in one tick and only then tells the application.
+"""
+
+import asyncio
+import logging
+import socket
+from typing import Any
+
+import structlog
+import uvicorn
+from django.conf import settings
+
+from streaming.factory import process_runtime
+from streaming.wire.http import BoundedHttpProtocol
+from streaming.wire.websocket import GatewayWebSocketProtocol
+
+log = structlog.get_logger(__name__)
+
+# A denied handshake is an ordinary answer here; uvicorn logs each as an error.
+_HARMLESS = ("ASGI callable returned without completing handshake.",)
+
+
+class GatewayServer(uvicorn.Server):
+    """Stops listening, lets every terminal go with all its answers, then shuts down as uvicorn does."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        try:
+            async with asyncio.timeout(settings.GATEWAY_DRAIN_TIMEOUT + 2):
+                await process_runtime().drain()
+        except TimeoutError:
+            log.error("drain_timed_out")
+        await super().shutdown(sockets=None)
+        # uvicorn raises the signal again once it is done, which would turn an orderly end into exit status 143.
+        self._captured_signals.clear()
+
+
+def listen(host: str, port: int, *, shared: bool) -> socket.socket:
+    """A listening socket; ``shared``: several processes on one port, the kernel spreads the connections."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((host, port))
+    listener.listen(2048)
+    listener.set_inheritable(True)
+    return listener
+
+
+def apply_limits() -> None:
+    """The settings that live on uvicorn's protocol classes."""
+    BoundedHttpProtocol.handshake_timeout = settings.GATEWAY_HANDSHAKE_TIMEOUT
+    BoundedHttpProtocol.handshake_max_size = settings.GATEWAY_HANDSHAKE_MAX_SIZE
+    GatewayWebSocketProtocol.outbound_max_size = settings.GATEWAY_OUTBOUND_MAX_SIZE
+    GatewayWebSocketProtocol.close_grace = settings.GATEWAY_CLOSE_TIMEOUT
+
+
+def server_config(app: Any, *, message_size_limit: int, ssl: dict[str, str] | None = None) -> uvicorn.Config:
+    """``ssl``: ssl_certfile and ssl_keyfile; without it TLS is the proxy's."""
+    logging.getLogger("uvicorn.error").addFilter(lambda record: record.getMessage() not in _HARMLESS)
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=BoundedHttpProtocol,
+        ws=GatewayWebSocketProtocol,
+        ws_max_size=message_size_limit,
+        ws_per_message_deflate=False,
+        # Our own pings end a silent peer with the right code.
+        ws_ping_interval=None,
+        ws_ping_timeout=None,
+        lifespan="on",
+        proxy_headers=True,
+        forwarded_allow_ips=settings.GATEWAY_TRUSTED_PROXIES,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        timeout_keep_alive=10,
+        timeout_graceful_shutdown=5,
+        **(ssl or {}),  # type: ignore[arg-type]  # paths
+    )
+
+
+def serve(listener: socket.socket, config: uvicorn.Config) -> None:
+    """Blocks until SIGTERM or SIGINT and the drain that follows."""
+    apply_limits()
+    GatewayServer(config).run(sockets=[listener])

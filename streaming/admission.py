@@ -1,0 +1,211 @@
+"""Who may open a connection: token, then user, then limits, cache first. Room: streaming.
+
+Every refusal happens before accept and is an HTTP answer; unknown and forbidden look alike.
+"""
+
+import math
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+
+from streaming.access import AccessDirectory, AccessUnavailable, policy_of
+from streaming.core.codes import CloseCode
+from streaming.core.policy import UserPolicy
+from streaming.core.replies import FORMS, PROTOBUF
+from streaming.core.stream import is_stream_id
+from streaming.core.throttle import TokenBucket
+from streaming.registry import Registry, UserEntry
+from tenants.access import TerminalAccess
+from tenants.tokens import Keyring, TokenClaims, TokenError
+
+# A browser cannot set a header: it offers the token as one more subprotocol, which is never answered or logged.
+_TOKEN_SUBPROTOCOL = "gateway.token."  # noqa: S105 (a prefix, not a token)
+_BEARER = re.compile(r"[Bb]earer +(\S+)")
+_ADDRESS_LIMIT = 20_000
+
+REFUSALS: Mapping[str, tuple[int, CloseCode, str]] = {
+    "user_disabled": (403, CloseCode.USER_DISABLED, "this user is disabled: ask the company's admin"),
+    "company_suspended": (403, CloseCode.COMPANY_SUSPENDED, "the company is suspended: ask its admin"),
+    "payment_required": (402, CloseCode.PAYMENT_REQUIRED, "the company's paid time is over: its admin can renew it"),
+}
+
+
+class AdmissionRefused(Exception):
+    """A handshake that is answered with ``status`` instead of being accepted."""
+
+    def __init__(self, status: int, code: str, detail: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(status, code, detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        # Seconds; 0 when waiting does not help.
+        self.retry_after = retry_after
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        headers = [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store")]
+        if self.status == HTTPStatus.UNAUTHORIZED:
+            headers.append((b"www-authenticate", b"Bearer"))
+        if self.retry_after:
+            headers.append((b"retry-after", str(math.ceil(self.retry_after)).encode()))
+        return headers
+
+    def body(self) -> bytes:
+        """RFC 9457."""
+        title = HTTPStatus(self.status).phrase
+        return msgspec.json.encode(
+            {"type": "about:blank", "title": title, "status": self.status, "detail": self.detail, "code": self.code}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """The parts of an upgrade request that decide, read once."""
+
+    address: str
+    origin: str | None
+    token: str
+    # "" when the query names none.
+    stream_id: str
+    # The chosen one of those offered; None when none was offered; "" when none of them is ours.
+    subprotocol: str | None
+
+    @classmethod
+    def from_scope(cls, scope: Mapping[str, Any]) -> "Handshake":
+        """Raises AdmissionRefused (400, 401) for a request that contradicts itself."""
+        headers: dict[bytes, list[str]] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name, []).append(value.decode("latin-1"))
+        offered: list[str] = list(scope.get("subprotocols") or [])
+        tokens = [name.removeprefix(_TOKEN_SUBPROTOCOL) for name in offered if name.startswith(_TOKEN_SUBPROTOCOL)]
+        offered = [name for name in offered if not name.startswith(_TOKEN_SUBPROTOCOL)]
+        for authorization in headers.get(b"authorization", []):
+            match = _BEARER.fullmatch(authorization.strip())
+            if match is None:
+                raise AdmissionRefused(401, "token_invalid", "Authorization takes the form: Bearer <token>")
+            tokens.append(match[1])
+        if len(tokens) > 1:
+            raise AdmissionRefused(401, "token_invalid", "send one token")
+        query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True, max_num_fields=20)
+        stream_id = query.get("stream", [""])[-1]
+        if stream_id and not is_stream_id(stream_id):
+            raise AdmissionRefused(400, "stream_invalid", "stream takes 1 to 64 of A-Z a-z 0-9 . _ : -")
+        client = scope.get("client") or ("", 0)
+        return cls(
+            address=client[0],
+            origin=headers[b"origin"][-1] if b"origin" in headers else None,
+            token=tokens[0] if tokens else "",
+            stream_id=stream_id,
+            subprotocol=next((name for name in offered if name in FORMS), "") if offered else None,
+        )
+
+    @property
+    def form_name(self) -> str:
+        """The form of answers; "" when none of those offered is ours."""
+        return PROTOBUF if self.subprotocol is None else self.subprotocol
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Everything a new session needs; ``entry`` holds a reserved place that the caller must give back."""
+
+    claims: TokenClaims
+    access: TerminalAccess
+    policy: UserPolicy
+    entry: UserEntry
+    stream_id: str
+    form_name: str
+
+
+class AdmissionDesk:
+    """Decides for one process."""
+
+    def __init__(
+        self,
+        *,
+        keyring: Keyring,
+        directory: AccessDirectory,
+        registry: Registry,
+        allowed_origins: frozenset[str],
+        address_rate_limit: float,
+        connection_limit: int,
+    ) -> None:
+        """``address_rate_limit``: handshakes a second of one client address; ``connection_limit``: of the process."""
+        self._keyring = keyring
+        self._directory = directory
+        self._registry = registry
+        self._allowed_origins = allowed_origins
+        self._address_rate_limit = address_rate_limit
+        self._connection_limit = connection_limit
+        self._addresses: dict[str, TokenBucket] = {}
+
+    async def admit(self, handshake: Handshake) -> Admission:
+        """Raises AdmissionRefused."""
+        now = time.monotonic()
+        if len(self._registry.connections) >= self._connection_limit:
+            raise AdmissionRefused(503, "overload", "this process is full: try again", retry_after=5)
+        self._check_address(handshake.address, now)
+        if handshake.origin is not None and handshake.origin not in self._allowed_origins:
+            raise AdmissionRefused(403, "origin_not_allowed", "this page may not open connections here")
+        claims = self.verify(handshake.token)
+        access = await self._access(claims)
+        return self._reserve(handshake, claims, access, now)
+
+    def verify(self, token: str) -> TokenClaims:
+        """The claims of a token that is genuine, unexpired and not revoked."""
+        if not token:
+            raise AdmissionRefused(401, "token_missing", "send the token in the header Authorization: Bearer <token>")
+        try:
+            claims = self._keyring.verify(token, now=time.time())
+        except TokenError as error:
+            raise AdmissionRefused(401, error.code, str(error)) from None
+        if self._directory.is_revoked(claims.jti):
+            raise AdmissionRefused(401, "token_revoked", "this token was revoked: get a new one")
+        return claims
+
+    def _check_address(self, address: str, now: float) -> None:
+        bucket = self._addresses.get(address)
+        if bucket is None:
+            if len(self._addresses) >= _ADDRESS_LIMIT:
+                # The oldest half: whoever was not seen again since has rested long enough to be full anyway.
+                for old in list(self._addresses)[: _ADDRESS_LIMIT // 2]:
+                    del self._addresses[old]
+            rate = self._address_rate_limit
+            bucket = self._addresses[address] = TokenBucket(rate, 5 * rate, now)
+        if not bucket.take(now):
+            retry = bucket.retry_after_ms() / 1000
+            raise AdmissionRefused(429, "connect_rate", "too many connects from this address", retry_after=retry)
+
+    async def _access(self, claims: TokenClaims) -> TerminalAccess:
+        try:
+            access = await self._directory.find(claims.user_id)
+        except AccessUnavailable:
+            raise AdmissionRefused(503, "identity_unavailable", "try again", retry_after=5) from None
+        if access is None or access.company_id != claims.company_id:
+            raise AdmissionRefused(401, "token_invalid", "this token is not valid: get a new one")
+        refusal = access.refusal
+        if not refusal and access.access_until <= time.time():
+            refusal = "payment_required"
+        if refusal:
+            status, _, detail = REFUSALS[refusal]
+            raise AdmissionRefused(status, refusal, detail)
+        return access
+
+    def _reserve(self, handshake: Handshake, claims: TokenClaims, access: TerminalAccess, now: float) -> Admission:
+        policy = policy_of(access)
+        entry = self._registry.user(policy, now)
+        if not entry.connects.take(now):
+            retry = entry.connects.retry_after_ms() / 1000
+            raise AdmissionRefused(429, "connect_rate", "too many connects of this user", retry_after=retry)
+        stream = self._registry.streams.get((policy.user_id, handshake.stream_id)) if handshake.stream_id else None
+        replaces = stream is not None and stream.connection is not None
+        if entry.held - replaces >= policy.connection_limit:
+            detail = f"the plan allows {policy.connection_limit} connections a user: close another one first"
+            raise AdmissionRefused(429, "connection_limit", detail, retry_after=10)
+        entry.reserved += 1
+        return Admission(claims, access, policy, entry, handshake.stream_id, handshake.form_name)

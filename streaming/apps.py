@@ -1,0 +1,7 @@
+"""The WebSocket side. Room: streaming."""
+
+from django.apps import AppConfig
+
+
+class StreamingConfig(AppConfig):
+    name = "streaming"

@@ -1,0 +1,61 @@
+"""Control messages to the client, in the form the client chose. Room: streaming.core (pure)."""
+
+from typing import Any, Protocol
+
+import msgspec
+from google.protobuf.message import Message
+
+from proto.gateway.v1 import control_pb2, envelope_pb2
+
+PROTOBUF = "gateway.v1.protobuf"
+JSON = "gateway.v1.json"
+
+
+class ReplyForm(Protocol):
+    """Encodes what the gateway says; bytes go out as a binary frame, str as a text frame."""
+
+    def encode(self, message_type: str, payload: Message) -> bytes | str: ...
+
+    def ack(self, sequence: int) -> bytes | str: ...
+
+
+class ProtobufForm:
+    """Answers are MessageEnvelope, their payload a message of control.proto."""
+
+    def encode(self, message_type: str, payload: Message) -> bytes:
+        envelope = envelope_pb2.MessageEnvelope(message_type=message_type, payload=payload.SerializeToString())
+        return envelope.SerializeToString()
+
+    def ack(self, sequence: int) -> bytes:
+        return self.encode("gateway.ack", control_pb2.Ack(sequence=sequence))
+
+
+class JsonForm:
+    """Answers are ``{"message_type": …, "payload": {…}}`` with the field names of control.proto."""
+
+    def encode(self, message_type: str, payload: Message) -> str:
+        return msgspec.json.encode({"message_type": message_type, "payload": plain(payload)}).decode()
+
+    def ack(self, sequence: int) -> str:
+        return f'{{"message_type":"gateway.ack","payload":{{"sequence":{sequence}}}}}'
+
+
+FORMS: dict[str, ReplyForm] = {PROTOBUF: ProtobufForm(), JSON: JsonForm()}
+
+
+def plain(message: Message) -> dict[str, Any]:
+    """A control message as JSON-ready values, fields at their default included.
+
+    Integers stay integers (protobuf's own JSON mapping makes int64 a string), so MQL5 reads them without a detour.
+    """
+    values: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            value = dict(value)
+        elif field.is_repeated:
+            value = list(value)
+        elif field.message_type is not None:
+            value = plain(value)
+        values[field.name] = value
+    return values

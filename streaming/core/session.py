@@ -1,0 +1,428 @@
+"""One terminal's connection: every frame ends in a topic, in failed-messages or in a nack. Room: streaming.core (pure).
+
+The session takes frames and delivery reports and speaks through its two ports; it never waits, locks, logs or looks
+at a clock. Its caller serialises the calls.
+"""
+
+from google.protobuf.message import DecodeError, Message
+
+from proto.gateway.v1 import control_pb2, envelope_pb2
+from streaming.core.codes import KEPT_REFUSALS, CloseCode, NackCode
+from streaming.core.context import SessionContext
+from streaming.core.errors import MessageRefused, RefreshRefused
+from streaming.core.json_form import PayloadProblem, read_json
+from streaming.core.policy import UserPolicy, policy_message
+from streaming.core.ports import Peer, Receipt
+from streaming.core.replies import ReplyForm
+from streaming.core.stream import SEQUENCE_LIMIT, Arrival, StreamPosition, is_stream_id
+from streaming.core.throttle import TokenBucket
+
+_CORRELATION_ID_LIMIT = 64
+# Inactive pairs a client is told of once each, for one connection.
+_NOTICE_LIMIT = 50
+_CONTROL = frozenset({"gateway.ping", "gateway.refresh"})
+_parse_envelope = envelope_pb2.MessageEnvelope.FromString
+
+
+class Session:
+    """The life of one connection between accept and close."""
+
+    __slots__ = (
+        "_first",
+        "_identity_headers",
+        "_key",
+        "_noticed",
+        "_paused",
+        "_stopped",
+        "_unread",
+        "_urgent_at",
+        "ack_sent",
+        "ack_waiting",
+        "bucket",
+        "closed",
+        "context",
+        "endpoint",
+        "form",
+        "in_flight",
+        "peer",
+        "policy",
+        "position",
+        "session_id",
+        "stream_id",
+    )
+
+    def __init__(
+        self,
+        context: SessionContext,
+        *,
+        session_id: str,
+        policy: UserPolicy,
+        bucket: TokenBucket,
+        peer: Peer,
+        form: ReplyForm,
+        stream_id: str = "",
+        position: StreamPosition | None = None,
+        endpoint: str = "/ws/mt5",
+    ) -> None:
+        self.context = context
+        self.session_id = session_id
+        self.policy = policy
+        self.bucket = bucket
+        self.peer = peer
+        self.form = form
+        self.stream_id = stream_id
+        self.position = position or StreamPosition()
+        self.endpoint = endpoint
+        self.in_flight = 0
+        self.closed = False
+        # Set by whoever schedules acknowledgements.
+        self.ack_waiting = False
+        self.ack_sent = self.position.acknowledged
+        self._first = True
+        self._unread = 0
+        self._urgent_at = 0
+        self._paused = False
+        self._stopped = False
+        self._noticed: set[str] = set()
+        self._key = policy.user_id.encode()
+        self._identity_headers = [
+            ("user_id", policy.user_id.encode()),
+            ("company_id", policy.company_id.encode()),
+            ("session_id", session_id.encode()),
+            ("endpoint", endpoint.encode()),
+        ]
+
+    # --- Frames ------------------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes | str, now: float, now_us: int) -> None:
+        """Takes one complete WebSocket message.
+
+        ``now``: seconds of the monotonic clock; ``now_us``: Unix microseconds. Never raises for what a client can send.
+        """
+        if self.closed:
+            return
+        context = self.context
+        admitted = self.bucket.take(now)
+        problem: MessageRefused | None = None
+        try:
+            if type(data) is str:
+                context.counts.bytes_received += len(data)
+                envelope = read_json(data)
+            else:
+                context.counts.bytes_received += len(data)
+                envelope = _parse_envelope(data)  # type: ignore[arg-type]  # bytes: the other half of the union
+        except PayloadProblem as error:
+            envelope, problem = error.envelope, error.refusal
+        except MessageRefused as error:
+            self._refuse_unread(data, error, admitted, now, now_us)
+            return
+        except DecodeError:
+            error = MessageRefused(NackCode.MALFORMED, "the frame is not a MessageEnvelope")
+            self._refuse_unread(data, error, admitted, now, now_us)
+            return
+
+        message_type = envelope.message_type
+        route = context.routes.get(message_type)
+        if route is None and message_type in _CONTROL:
+            self._control(message_type, envelope, data, admitted, now, now_us)
+            return
+        sequence = envelope.sequence
+        stream_id = envelope.stream_id
+        if stream_id != self.stream_id or sequence > SEQUENCE_LIMIT:
+            try:
+                self._check_stream(stream_id, sequence)
+            except MessageRefused as error:
+                self._refuse_unread(data, error, admitted, now, now_us)
+                return
+        if not context.sink.available:
+            self.end_unavailable(sequence)
+            return
+        if sequence and not self._arrives_next(sequence):
+            return
+        try:
+            if not admitted:
+                retry = self.bucket.retry_after_ms()
+                raise MessageRefused(
+                    NackCode.RATE_LIMITED, "over the messages a second of the plan", retry_after_ms=retry
+                )
+            if problem is not None:
+                raise problem
+            if route is None:
+                raise MessageRefused(NackCode.UNKNOWN_TYPE, "no such message_type")
+            if len(envelope.correlation_id) > _CORRELATION_ID_LIMIT:
+                raise MessageRefused(NackCode.MALFORMED, "correlation_id is a UUID")
+            envelope.payload = route.check(envelope.payload, self.policy, self._filtered)
+        except MessageRefused as error:
+            self._refuse(data, message_type, sequence, error, now, now_us)
+            return
+        envelope.DiscardUnknownFields()
+        policy = self.policy
+        envelope.user_id = policy.user_id
+        envelope.company_id = policy.company_id
+        envelope.received_at = now_us
+        envelope.session_id = self.session_id
+        envelope.stream_id = self.stream_id
+        value = envelope.SerializeToString()
+        route.accepted += 1
+        self._publish(route.topic, value, Receipt(self, sequence, now, route, len(value)))
+
+    def _publish(
+        self, topic: str, value: bytes, receipt: Receipt, headers: list[tuple[str, bytes]] | None = None
+    ) -> None:
+        self.in_flight += 1
+        self.context.sink.publish(topic, self._key, value, receipt, headers)
+        if not self._paused and (self.in_flight >= self.context.limits.in_flight_limit or self.context.sink.is_full):
+            self._paused = True
+            self.peer.pause()
+
+    def _check_stream(self, stream_id: str, sequence: int) -> None:
+        if sequence > SEQUENCE_LIMIT:
+            raise MessageRefused(NackCode.MALFORMED, f"sequence goes from 1 to {SEQUENCE_LIMIT}")
+        if not stream_id or stream_id == self.stream_id:
+            return
+        if self.stream_id:
+            raise MessageRefused(NackCode.MALFORMED, "stream_id is not the one of this connection")
+        if not is_stream_id(stream_id):
+            raise MessageRefused(NackCode.MALFORMED, "stream_id takes 1 to 64 of A-Z a-z 0-9 . _ : -")
+        # Not named at connect, so there is nothing to resume; its messages still carry it for consumers.
+        self.stream_id = stream_id
+
+    def _arrives_next(self, sequence: int) -> bool:
+        arrival = self.position.arrive(sequence, first=self._first, unread=self._unread)
+        self._first = False
+        if arrival is Arrival.NEXT:
+            self._unread = 0
+            return True
+        if arrival is Arrival.DUPLICATE:
+            self.context.counts.duplicates += 1
+            self.flush_ack(repeat=True)
+            self._nack(sequence, MessageRefused(NackCode.DUPLICATE, "acknowledged before"))
+        elif arrival is Arrival.GAP:
+            reason = f"sequence {self.position.expected} is expected: send from there"
+            self._count_refusal("", NackCode.SEQUENCE_GAP)
+            self._nack(sequence, MessageRefused(NackCode.SEQUENCE_GAP, reason))
+        return False
+
+    # --- Refusals ----------------------------------------------------------------------------------------------------
+
+    def _refuse(
+        self, data: bytes | str, message_type: str, sequence: int, error: MessageRefused, now: float, now_us: int
+    ) -> None:
+        """Answers a message whose sequence is known; the sequence is settled when nothing more is owed for it."""
+        self._count_refusal(message_type, error.code)
+        self._nack(sequence, error)
+        if error.code in KEPT_REFUSALS:
+            self._keep(data, message_type, sequence, error, now, now_us)
+        elif sequence:
+            self.position.settle(sequence)
+            self.context.schedule_ack(self, False)
+
+    def _refuse_unread(self, data: bytes | str, error: MessageRefused, admitted: bool, now: float, now_us: int) -> None:
+        """Answers a frame whose sequence cannot be trusted."""
+        self._unread += 1
+        if not self.context.sink.available:
+            self.end_unavailable(0)
+        elif admitted:
+            self._refuse(data, "", 0, error, now, now_us)
+        else:
+            reason = "over the messages a second of the plan"
+            retry = self.bucket.retry_after_ms()
+            self._refuse(data, "", 0, MessageRefused(NackCode.RATE_LIMITED, reason, retry_after_ms=retry), now, now_us)
+
+    def _keep(
+        self, data: bytes | str, message_type: str, sequence: int, error: MessageRefused, now: float, now_us: int
+    ) -> None:
+        """Writes the frame as it came to failed-messages; its sequence is settled when Kafka has it."""
+        failed = self.context.counts.failed_messages
+        failed[error.code] = failed.get(error.code, 0) + 1
+        value = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+        headers = [
+            *self._identity_headers,
+            ("reason", error.code.encode()),
+            ("received_at", str(now_us).encode()),
+            ("message_type", message_type[:64].encode()),
+        ]
+        self._publish(self.context.failed_topic, value, Receipt(self, sequence, now, None, len(value)), headers)
+
+    def _nack(self, sequence: int, error: MessageRefused) -> None:
+        nack = control_pb2.Nack(
+            sequence=sequence,
+            code=error.code,
+            reason=error.reason[:200],
+            retry_after_ms=error.retry_after_ms,
+            retryable=error.retryable,
+        )
+        self.say("gateway.nack", nack)
+
+    def _count_refusal(self, message_type: str, code: NackCode) -> None:
+        key = (message_type if message_type in self.context.routes else "", code.value)
+        refusals = self.context.counts.refusals
+        refusals[key] = refusals.get(key, 0) + 1
+
+    def _filtered(self, symbols: set[str]) -> None:
+        fresh = symbols - self._noticed
+        if fresh and len(self._noticed) < _NOTICE_LIMIT:
+            self._noticed |= fresh
+            detail = {"symbols": ",".join(sorted(fresh)[:_NOTICE_LIMIT])}
+            reason = "ticks of pairs that are not active for the user are taken out of the batch"
+            self.say("gateway.notice", control_pb2.Notice(code="pair_not_active", reason=reason, detail=detail))
+
+    # --- Control messages --------------------------------------------------------------------------------------------
+
+    def _control(
+        self,
+        message_type: str,
+        envelope: envelope_pb2.MessageEnvelope,
+        data: bytes | str,
+        admitted: bool,
+        now: float,
+        now_us: int,
+    ) -> None:
+        if not admitted:
+            retry = self.bucket.retry_after_ms()
+            error = MessageRefused(NackCode.RATE_LIMITED, "over the messages a second", retry_after_ms=retry)
+            self._refuse(data, message_type, 0, error, now, now_us)
+            return
+        try:
+            if message_type == "gateway.ping":
+                ping = control_pb2.Ping.FromString(envelope.payload)
+                pong = control_pb2.Pong(client_time_ms=ping.client_time_ms, server_time_ms=now_us // 1000)
+                self.say("gateway.pong", pong)
+                return
+            token = control_pb2.Refresh.FromString(envelope.payload).token
+        except DecodeError:
+            error = MessageRefused(NackCode.PAYLOAD_MISMATCH, "the payload is not of its message_type")
+            self._nack(0, error)
+            self._count_refusal(message_type, error.code)
+            return
+        try:
+            self.context.refresh(self, token)
+        except RefreshRefused as refused:
+            error = MessageRefused(NackCode.TOKEN_INVALID, refused.reason)
+            self._count_refusal(message_type, error.code)
+            self._nack(0, error)
+            if refused.fatal:
+                self.end(CloseCode.TOKEN_INVALID, refused.reason)
+            return
+        self.say("gateway.policy", policy_message(self.policy, self.context.limits))
+
+    def welcome(self, now_us: int, token_expires_at_ms: int) -> None:
+        """The first message of a connection."""
+        message = control_pb2.Welcome(
+            session_id=self.session_id,
+            server_time_ms=now_us // 1000,
+            policy=policy_message(self.policy, self.context.limits),
+            ping_interval_ms=self.context.limits.ping_interval_ms,
+            last_acknowledged_sequence=self.position.acknowledged,
+            token_expires_at_ms=token_expires_at_ms,
+        )
+        self.say("gateway.welcome", message)
+
+    def apply_policy(self, policy: UserPolicy) -> None:
+        """Takes new limits over and tells the client; an older version changes nothing."""
+        if policy.version > self.policy.version and not self.closed:
+            self.policy = policy
+            self._noticed.clear()
+            self.say("gateway.policy", policy_message(self.policy, self.context.limits))
+
+    def say(self, message_type: str, payload: Message) -> None:
+        if not self.closed:
+            self._send(self.form.encode(message_type, payload))
+
+    def _send(self, data: bytes | str) -> None:
+        self.context.counts.bytes_sent += len(data)
+        self.peer.send(data)
+
+    # --- Delivery ----------------------------------------------------------------------------------------------------
+
+    def delivered(self, sequence: int, urgent: bool) -> None:
+        """Kafka has a message of this session; the client hears of it now or with the next gathered acknowledgement."""
+        self.in_flight -= 1
+        if sequence:
+            position = self.position
+            position.settle(sequence)
+            if urgent and position.acknowledged < sequence:
+                # Held up by an earlier message: the answer is due as soon as that one is settled.
+                self._urgent_at = max(self._urgent_at, sequence)
+            elif self._urgent_at and position.acknowledged >= self._urgent_at:
+                urgent = True
+                self._urgent_at = 0
+            if urgent or not self.ack_waiting:
+                self.context.schedule_ack(self, urgent)
+        if self._paused and self.in_flight * 2 <= self.context.limits.in_flight_limit:
+            self.try_resume()
+
+    def failed(self) -> None:
+        """Kafka did not take a message of this session, or cannot say."""
+        self.in_flight -= 1
+        self.end_unavailable(0)
+        # Also when the connection is gone already: its successor must be able to send this message again.
+        self.position.rewind()
+
+    def stop_reading(self) -> None:
+        """Takes no more from the client for good, so that what is in flight can come to rest before a close."""
+        self._stopped = True
+        if not self._paused:
+            self._paused = True
+            self.peer.pause()
+
+    def try_resume(self) -> None:
+        """Reads on, where neither this session nor the process is full."""
+        if self._stopped or not self._paused or self.context.sink.is_full:
+            return
+        if self.in_flight * 2 <= self.context.limits.in_flight_limit:
+            self._paused = False
+            if not self.closed:
+                self.peer.resume()
+
+    @property
+    def is_paused(self) -> bool:
+        return self._paused
+
+    def flush_ack(self, *, repeat: bool = False) -> None:
+        """Sends the cumulative acknowledgement if it has moved, or in any case with ``repeat``."""
+        acknowledged = self.position.acknowledged
+        if (acknowledged > self.ack_sent or repeat) and not self.closed:
+            self.ack_sent = acknowledged
+            self._send(self.form.ack(acknowledged))
+
+    # --- Ends --------------------------------------------------------------------------------------------------------
+
+    def end_unavailable(self, sequence: int) -> None:
+        """Kafka is away: nacks everything without an answer and closes; the client sends it again after its return."""
+        if self.closed:
+            return
+        error = MessageRefused(
+            NackCode.BACKEND_UNAVAILABLE, "Kafka does not take messages now: reconnect and resume", retry_after_ms=2_000
+        )
+        self.flush_ack()
+        owed = self.position.unsettled()
+        if sequence >= self.position.expected:
+            owed.append(sequence)
+        for missing in owed:
+            self._count_refusal("", error.code)
+            self._nack(missing, error)
+        self.position.rewind()
+        self.end(
+            CloseCode.BACKEND_UNAVAILABLE, "Kafka does not take messages now", retry_after_ms=2_000, jitter_ms=3_000
+        )
+
+    def end(self, code: CloseCode, reason: str, *, retry_after_ms: int = 0, jitter_ms: int = 0) -> None:
+        """Tells the client why, then closes; frames that still arrive are dropped and stay unanswered."""
+        if self.closed:
+            return
+        message = control_pb2.Disconnect(
+            code=code,
+            reason=reason,
+            reconnect=code.reconnect,
+            retry_after_ms=retry_after_ms,
+            jitter_ms=jitter_ms,
+        )
+        self.say("gateway.disconnect", message)
+        self.closed = True
+        hint = f"ra={retry_after_ms};j={jitter_ms}" if retry_after_ms or jitter_ms else reason
+        self.peer.close(code, hint)
+
+    def lost(self) -> None:
+        """The connection is gone; reports that are still to come only move the stream's position."""
+        self.closed = True

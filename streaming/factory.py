@@ -1,0 +1,93 @@
+"""Makes the runtime of a process from Django's settings. Room: streaming."""
+
+import os
+from functools import cache
+from pathlib import Path
+
+from django.conf import settings
+
+from streaming.access import AccessDirectory
+from streaming.admission import AdmissionDesk
+from streaming.core.policy import ConnectionLimits
+from streaming.core.routing import build_routes
+from streaming.positions import PositionStore
+from streaming.registry import Registry
+from streaming.runtime import Runtime, RuntimeLimits
+from streaming.sinks.kafka import KafkaSink, producer_config
+from tenants.tokens import default_keyring
+
+# Set by the parent of several gateway processes for each of its children.
+PROCESS_INDEX = "_GATEWAY_PROCESS_INDEX"
+SAMPLES_FOLDER = "_GATEWAY_SAMPLES_FOLDER"
+
+
+def build_runtime() -> Runtime:
+    """Wires everything; nothing is connected or started yet."""
+    registry = Registry(settings.GATEWAY_USER_CONNECT_RATE_LIMIT)
+    directory = AccessDirectory(
+        ttl=settings.GATEWAY_ACCESS_CACHE_TTL, poll_interval=settings.GATEWAY_ACCESS_POLL_INTERVAL
+    )
+    positions = PositionStore(
+        settings.REDIS_URL,
+        registry,
+        interval=settings.GATEWAY_POSITION_FLUSH_INTERVAL,
+        ttl=settings.GATEWAY_POSITION_TTL,
+    )
+    desk = AdmissionDesk(
+        keyring=default_keyring(),
+        directory=directory,
+        registry=registry,
+        allowed_origins=frozenset(settings.GATEWAY_ALLOWED_ORIGINS),
+        address_rate_limit=settings.GATEWAY_ADDRESS_CONNECT_RATE_LIMIT,
+        connection_limit=settings.GATEWAY_PROCESS_CONNECTION_LIMIT,
+    )
+    folder = os.environ.get(SAMPLES_FOLDER, "")
+    runtime = Runtime(
+        routes=build_routes(settings.GATEWAY_ROUTES),
+        failed_topic=settings.GATEWAY_FAILED_MESSAGES_TOPIC,
+        limits=RuntimeLimits(
+            ack_interval=settings.GATEWAY_ACK_INTERVAL,
+            token_grace=settings.GATEWAY_TOKEN_GRACE,
+            ping_interval=settings.GATEWAY_PING_INTERVAL,
+            pong_timeout=settings.GATEWAY_PONG_TIMEOUT,
+            outbound_timeout=settings.GATEWAY_OUTBOUND_TIMEOUT,
+            outbound_max_size=settings.GATEWAY_OUTBOUND_MAX_SIZE,
+            drain_timeout=settings.GATEWAY_DRAIN_TIMEOUT,
+            drain_spread=settings.GATEWAY_DRAIN_SPREAD,
+        ),
+        connection_limits=ConnectionLimits(
+            message_size_limit=settings.GATEWAY_MESSAGE_SIZE_LIMIT,
+            in_flight_limit=settings.GATEWAY_CONNECTION_IN_FLIGHT_LIMIT,
+            ping_interval_ms=int(settings.GATEWAY_PING_INTERVAL * 1000),
+        ),
+        registry=registry,
+        positions=positions,
+        directory=directory,
+        desk=desk,
+        samples_folder=Path(folder) if folder else None,
+        process_index=int(os.environ.get(PROCESS_INDEX, "0")),
+    )
+    sink = KafkaSink(
+        producer_config(
+            settings.GATEWAY_KAFKA_BOOTSTRAP_SERVERS, settings.GATEWAY_KAFKA_LINGER, settings.GATEWAY_KAFKA_OPTIONS
+        ),
+        [*settings.GATEWAY_ROUTES.values(), settings.GATEWAY_FAILED_MESSAGES_TOPIC],
+        runtime.on_delivered,
+        runtime.on_failed,
+        runtime.on_room,
+        in_flight_limit=settings.GATEWAY_PROCESS_IN_FLIGHT_LIMIT,
+        in_flight_max_size=settings.GATEWAY_PROCESS_IN_FLIGHT_MAX_SIZE,
+        timeout=settings.GATEWAY_BACKEND_TIMEOUT,
+        partitions=settings.GATEWAY_TOPIC_PARTITIONS,
+        replication=settings.GATEWAY_TOPIC_REPLICATION,
+    )
+    runtime.attach_sink(sink)
+    return runtime
+
+
+@cache
+def process_runtime() -> Runtime:
+    """The one runtime of this process, started on first use; call it on the event loop."""
+    runtime = build_runtime()
+    runtime.start()
+    return runtime

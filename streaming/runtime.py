@@ -1,0 +1,369 @@
+"""Everything of the stream that one process shares, wired together. Room: streaming.
+
+The sessions are pure; this gives them the sink, sends their acknowledgements when they are due, keeps the deadlines and
+brings changes of access to them. All of it runs on one event loop.
+"""
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from streaming.access import AccessDirectory, policy_of
+from streaming.admission import REFUSALS, Admission, AdmissionDesk, AdmissionRefused
+from streaming.background import repeat
+from streaming.core.codes import CloseCode
+from streaming.core.context import SessionContext
+from streaming.core.errors import RefreshRefused
+from streaming.core.policy import ConnectionLimits
+from streaming.core.ports import Receipt, Sink
+from streaming.core.replies import FORMS, PROTOBUF
+from streaming.core.routing import Route
+from streaming.core.session import Session
+from streaming.metrics import Metrics, Sample, SharedSamples, render, samples_of
+from streaming.peers import ConnectionPeer
+from streaming.positions import PositionStore
+from streaming.registry import Connection, Registry, StreamKey
+from tenants.access import TerminalAccess
+
+log = structlog.get_logger(__name__)
+
+_SWEEP_INTERVAL = 1.0
+# A drain lets go of this many connections a second at most, so that the rest of the cluster can take them in.
+_DRAIN_RATE = 200.0
+
+
+class ManagedSink(Sink, Protocol):
+    """A sink with the life cycle that the runtime drives."""
+
+    in_flight: int
+
+    def start(self) -> None: ...
+    async def close(self, timeout: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeLimits:
+    """Seconds, and bytes where the name says size."""
+
+    ack_interval: float
+    token_grace: float
+    ping_interval: float
+    pong_timeout: float
+    outbound_timeout: float
+    outbound_max_size: int
+    drain_timeout: float
+    drain_spread: float
+
+
+class Runtime:
+    """One per process; ``attach_sink`` first, then ``start``, in the end ``drain`` and ``stop``."""
+
+    def __init__(
+        self,
+        *,
+        routes: Mapping[str, Route],
+        failed_topic: str,
+        limits: RuntimeLimits,
+        connection_limits: ConnectionLimits,
+        registry: Registry,
+        positions: PositionStore,
+        directory: AccessDirectory,
+        desk: AdmissionDesk,
+        samples_folder: Path | None = None,
+        process_index: int = 0,
+    ) -> None:
+        self.routes = routes
+        self.limits = limits
+        self.registry = registry
+        self.positions = positions
+        self.directory = directory
+        self.desk = desk
+        self.metrics = Metrics()
+        self.outbound_max_size = limits.outbound_max_size
+        self.is_draining = False
+        self._failed_topic = failed_topic
+        self._connection_limits = connection_limits
+        self._shared = SharedSamples(samples_folder, process_index)
+        self._waiting: list[Session] = []
+        self._urgent: list[Session] = []
+        self._ack_timer: asyncio.TimerHandle | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._loop_lag = 0.0
+        self._swept_at = time.monotonic()
+
+    def attach_sink(self, sink: ManagedSink) -> None:
+        """Completes the wiring: the sink's callbacks are methods of this runtime, so it is made after it."""
+        self.sink = sink
+        self.context = SessionContext(
+            routes=self.routes,
+            failed_topic=self._failed_topic,
+            sink=sink,
+            limits=self._connection_limits,
+            schedule_ack=self.schedule_ack,
+            refresh=self.refresh,
+        )
+
+    def start(self) -> None:
+        self.sink.start()
+        self._tasks = [
+            repeat("sweep", self._sweep_turn, _SWEEP_INTERVAL),
+            repeat("access", lambda: self.directory.poll(self), self.directory.poll_interval),
+            repeat("positions", self.positions.flush, self.positions.interval),
+        ]
+
+    def problems(self) -> list[str]:
+        """Why this process should get no new connections now; empty when it is ready."""
+        problems = []
+        if self.is_draining:
+            problems.append("draining")
+        if not self.sink.available:
+            problems.append("kafka")
+        if not self.directory.is_loaded:
+            problems.append("database")
+        return problems
+
+    # --- Connections -------------------------------------------------------------------------------------------------
+
+    def check_open(self) -> None:
+        """Raises AdmissionRefused (503) while no connection can be served."""
+        if self.is_draining:
+            raise AdmissionRefused(503, "draining", "this process stops: connect again", retry_after=1)
+        if not self.sink.available:
+            raise AdmissionRefused(503, "backend_unavailable", "Kafka does not take messages now", retry_after=2)
+        if not self.directory.is_loaded:
+            raise AdmissionRefused(503, "identity_unavailable", "try again", retry_after=2)
+
+    def open(self, admission: Admission, peer: ConnectionPeer, acknowledged: int) -> Connection:
+        """Registers an accepted connection in the place that ``admission`` reserved and welcomes its client."""
+        now, unix_now = time.monotonic(), time.time()
+        policy = admission.policy
+        key: StreamKey | None = (policy.user_id, admission.stream_id) if admission.stream_id else None
+        position = None
+        if key is not None:
+            stream = self.registry.stream(key, acknowledged)
+            position = stream.position
+            if stream.connection is not None:
+                stream.connection.session.end(CloseCode.SESSION_REPLACED, "the same stream was opened anew")
+        session = Session(
+            self.context,
+            session_id=secrets.token_hex(8),
+            policy=policy,
+            bucket=admission.entry.bucket,
+            peer=peer,
+            form=FORMS.get(admission.form_name) or FORMS[PROTOBUF],
+            stream_id=admission.stream_id,
+            position=position,
+        )
+        expires_at = admission.claims.expires_at
+        connection = Connection(
+            session=session,
+            peer=peer,
+            jti=admission.claims.jti,
+            token_deadline=now + (expires_at - unix_now) + self.limits.token_grace,
+            access_deadline=now + (admission.access.access_until - unix_now),
+            stream=key,
+        )
+        admission.entry.reserved -= 1
+        self.registry.add(connection)
+        session.welcome(int(unix_now * 1_000_000), int(expires_at * 1000))
+        if admission.form_name not in FORMS:
+            session.end(CloseCode.UNSUPPORTED_PROTOCOL, f"offer one of: {', '.join(FORMS)}")
+        return connection
+
+    def close(self, connection: Connection, code: int) -> None:
+        """The connection is gone, for whichever reason."""
+        connection.session.lost()
+        self.registry.remove(connection, time.monotonic())
+        self.metrics.closes[code] += 1
+
+    def refresh(self, session: Session, token: str) -> None:
+        """Raises RefreshRefused; moves the deadline of the session's connection."""
+        try:
+            claims = self.desk.verify(token)
+        except AdmissionRefused as error:
+            # An expired token is a slow client, anything else is no token of ours.
+            raise RefreshRefused(error.detail, fatal=error.code != "token_expired") from None
+        if (claims.user_id, claims.company_id) != (session.policy.user_id, session.policy.company_id):
+            raise RefreshRefused("the token is another user's", fatal=True)
+        connection = self.registry.connections[session.session_id]
+        connection.jti = claims.jti
+        connection.token_deadline = time.monotonic() + (claims.expires_at - time.time()) + self.limits.token_grace
+
+    # --- Delivery ----------------------------------------------------------------------------------------------------
+
+    def on_delivered(self, batch: list[Receipt]) -> None:
+        now = time.monotonic()
+        observe = self.metrics.produce_latency.observe
+        for session, sequence, received, route, _size in batch:
+            observe(now - received)
+            if route is None:
+                session.delivered(sequence, True)
+            else:
+                route.acknowledged += 1
+                session.delivered(sequence, route.urgent)
+        if self._urgent:
+            urgent, self._urgent = self._urgent, []
+            for session in urgent:
+                session.flush_ack()
+
+    def on_failed(self, batch: list[Receipt], reason: str) -> None:
+        log.warning("messages_not_recorded", count=len(batch), reason=reason)
+        for receipt in batch:
+            if receipt.route is not None:
+                receipt.route.unrecorded += 1
+            receipt.session.failed()
+
+    def on_room(self) -> None:
+        """The sink was full and has room again."""
+        for connection in list(self.registry.connections.values()):
+            connection.session.try_resume()
+
+    def schedule_ack(self, session: Session, urgent: bool) -> None:
+        if urgent:
+            self._urgent.append(session)
+        if not session.ack_waiting:
+            session.ack_waiting = True
+            self._waiting.append(session)
+            if self._ack_timer is None:
+                self._ack_timer = asyncio.get_running_loop().call_later(self.limits.ack_interval, self._flush_acks)
+
+    def _flush_acks(self) -> None:
+        self._ack_timer = None
+        waiting, self._waiting = self._waiting, []
+        connections = self.registry.connections
+        for session in waiting:
+            session.ack_waiting = False
+            session.flush_ack()
+            connection = connections.get(session.session_id)
+            if connection is None:
+                # Reports of a connection that has gone: its successor reads this position.
+                self.positions.mark((session.policy.user_id, session.stream_id))
+            elif connection.stream is not None:
+                self.positions.mark(connection.stream)
+
+    # --- Time and change ---------------------------------------------------------------------------------------------
+
+    async def _sweep_turn(self) -> None:
+        now = time.monotonic()
+        self._loop_lag = max(0.0, now - self._swept_at - _SWEEP_INTERVAL)
+        self._swept_at = now
+        self.sweep(now)
+        self.registry.forget_idle(now)
+        self._shared.write(self.samples())
+
+    def sweep(self, now: float) -> None:
+        """Pings, and ends connections whose time or whose peer is over."""
+        limits = self.limits
+        for connection in list(self.registry.connections.values()):
+            session = connection.session
+            if session.closed:
+                continue
+            if now > connection.token_deadline:
+                session.end(CloseCode.TOKEN_EXPIRED, "the token ran out: get a new one")
+                continue
+            if now > connection.access_deadline:
+                session.end(CloseCode.PAYMENT_REQUIRED, REFUSALS["payment_required"][2])
+                continue
+            code = connection.peer.check(limits.ping_interval, limits.pong_timeout, limits.outbound_timeout)
+            if code is not None:
+                self.end_unresponsive(connection, code)
+
+    def end_unresponsive(self, connection: Connection, code: CloseCode) -> None:
+        reason = "the client does not read" if code is CloseCode.SLOW_CONSUMER else "no pong and no data"
+        connection.session.end(code, reason, retry_after_ms=1_000, jitter_ms=2_000)
+
+    def live_versions(self) -> dict[str, dict[str, int]]:
+        versions: dict[str, dict[str, int]] = {}
+        for connection in self.registry.connections.values():
+            policy = connection.session.policy
+            users = versions.setdefault(policy.company_id, {})
+            users[policy.user_id] = min(policy.version, users.get(policy.user_id, policy.version))
+        return versions
+
+    def access_changed(self, user_id: str, access: TerminalAccess | None) -> None:
+        entry = self.registry.users.get(user_id)
+        if entry is None:
+            return
+        refusal = "user_disabled" if access is None else access.refusal
+        for connection in list(entry.connections):
+            session = connection.session
+            if access is None or refusal:
+                _, code, detail = REFUSALS[refusal]
+                session.end(code, detail)
+            elif access.company_id != session.policy.company_id:
+                session.end(CloseCode.TOKEN_REVOKED, "the user has moved to another company: get a new token")
+            else:
+                session.apply_policy(policy_of(access))
+                connection.access_deadline = time.monotonic() + (access.access_until - time.time())
+        if access is not None:
+            entry.bucket.change(access.message_rate_limit, access.message_rate_limit)
+
+    def tokens_revoked(self, jtis: Collection[str]) -> None:
+        revoked = set(jtis)
+        for connection in list(self.registry.connections.values()):
+            if connection.jti in revoked:
+                connection.session.end(CloseCode.TOKEN_REVOKED, "this token was revoked: get a new one")
+
+    # --- End ---------------------------------------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Lets every connection go, each with all its answers, spread so that nobody is stormed by reconnects."""
+        self.is_draining = True
+        deadline = time.monotonic() + self.limits.drain_timeout
+        connections = list(self.registry.connections.values())
+        random.shuffle(connections)
+        spread = min(self.limits.drain_spread, self.limits.drain_timeout / 2, len(connections) / _DRAIN_RATE)
+        log.info("drain_begins", connections=len(connections), spread_s=round(spread, 2))
+        pause = spread / len(connections) if connections else 0.0
+        jitter_ms = int(max(1.0, spread) * 1000)
+        retiring = []
+        for connection in connections:
+            retiring.append(asyncio.ensure_future(self._retire(connection, deadline, jitter_ms)))
+            await asyncio.sleep(pause)
+        if retiring:
+            await asyncio.wait(retiring)
+        while self.registry.connections and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        log.info("drain_ends", left=len(self.registry.connections), in_flight=self.sink.in_flight)
+
+    async def _retire(self, connection: Connection, deadline: float, jitter_ms: int) -> None:
+        session = connection.session
+        session.stop_reading()
+        while session.in_flight and not session.closed and time.monotonic() < deadline:
+            await asyncio.sleep(0.005)
+        session.flush_ack()
+        session.end(CloseCode.SERVICE_RESTART, "the gateway restarts", retry_after_ms=500, jitter_ms=jitter_ms)
+
+    async def stop(self) -> None:
+        """Ends the background work; call it after ``drain``."""
+        await self.sink.close(self.limits.drain_timeout)
+        for task in self._tasks:
+            task.cancel()
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
+            self._flush_acks()
+        await self.positions.close()
+        self.directory.close()
+
+    # --- Figures -----------------------------------------------------------------------------------------------------
+
+    def samples(self) -> list[Sample]:
+        """This process's counters as Prometheus samples."""
+        gauges = {
+            "gateway_connections": len(self.registry.connections),
+            "gateway_in_flight_messages": self.sink.in_flight,
+            "gateway_kafka_breaker_state": 0 if self.sink.available else 1,
+            "gateway_loop_lag_seconds": self._loop_lag,
+        }
+        return samples_of(gauges, self.context.counts, self.routes, self.metrics)
+
+    def exposition(self) -> bytes:
+        """The Prometheus text of all processes behind this port."""
+        return render(self._shared.read(self.samples()))

@@ -1,0 +1,255 @@
+"""Kafka behind the Sink port: the only importer of confluent_kafka on the hot path. Room: streaming.sinks.
+
+One idempotent producer a process. Delivery reports are taken on the event loop itself by short polls while messages are
+in flight: a poll thread would fight the loop for the interpreter lock and wake it for every batch.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from streaming.core.ports import Headers, Receipt
+from streaming.sinks.topics import ensure_topics, wait_for_producer_id
+
+log = structlog.get_logger(__name__)
+
+# Reports are asked for this often while something is in flight, and this often otherwise (for errors and statistics).
+_BUSY_POLL = 0.001
+_IDLE_POLL = 0.1
+_RECONNECT_PAUSE = 1.0
+_WARM_UP_TIMEOUT = 15.0
+
+
+def producer_config(bootstrap_servers: str, linger: float, options: Mapping[str, str]) -> dict[str, Any]:
+    """librdkafka settings of the producer; ``linger`` in seconds; ``options`` win (security, compression).
+
+    What durability stands on cannot be overridden: acks=all, idempotence and the partitioner.
+    """
+    return {
+        "linger.ms": linger * 1000,
+        "socket.timeout.ms": 10_000,
+        "socket.keepalive.enable": True,
+        "socket.nagle.disable": True,
+        # The sink ends everything by itself well before; expiry of single messages would leave gaps in the order.
+        "delivery.timeout.ms": 120_000,
+        "queue.buffering.max.messages": 200_000,
+        "queue.buffering.max.kbytes": 524_288,
+        "reconnect.backoff.ms": 100,
+        "reconnect.backoff.max.ms": 1_000,
+        "statistics.interval.ms": 1_000,
+        "topic.metadata.refresh.interval.ms": 60_000,
+        **options,
+        "bootstrap.servers": bootstrap_servers,
+        "acks": "all",
+        "enable.idempotence": True,
+        # As Java's default partitioner, so that Java consumers find a user where they expect it.
+        "partitioner": "murmur2_random",
+    }
+
+
+class KafkaSink:
+    """Publishes with order per key, reports each receipt once, and knows when the broker is away."""
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        topics: list[str],
+        on_delivered: Callable[[list[Receipt]], None],
+        on_failed: Callable[[list[Receipt], str], None],
+        on_room: Callable[[], None],
+        *,
+        in_flight_limit: int,
+        in_flight_max_size: int,
+        timeout: float,
+        partitions: int = 6,
+        replication: int = 1,
+    ) -> None:
+        """``in_flight_max_size``: bytes; ``timeout``: seconds without any report after which the broker is away."""
+        self._config = config
+        self._topics = topics
+        self._on_delivered = on_delivered
+        self._on_failed = on_failed
+        # Called when the sink has been full and is half empty again.
+        self._on_room = on_room
+        self._was_full = False
+        self._in_flight_limit = in_flight_limit
+        self._in_flight_max_size = in_flight_max_size
+        self._timeout = timeout
+        self._partitions = partitions
+        self._replication = replication
+        self._producer: Producer | None = None
+        self._delivered: list[Receipt] = []
+        self._failed: list[Receipt] = []
+        self._failure = ""
+        self._fatal = ""
+        self._timer: asyncio.TimerHandle | None = None
+        self._busy = False
+        self._progress = 0.0
+        self._connecting: asyncio.Task[None] | None = None
+        self._closing = False
+        self.in_flight = 0
+        self.in_flight_size = 0
+        # False until the producer is warm, and again while the broker is away.
+        self.available = False
+
+    @property
+    def is_full(self) -> bool:
+        return self.in_flight >= self._in_flight_limit or self.in_flight_size >= self._in_flight_max_size
+
+    def start(self) -> None:
+        """Begins to connect in the background; ``available`` turns true when a message would go out at once."""
+        self._connecting = asyncio.get_running_loop().create_task(self._connect())
+
+    def publish(self, topic: str, key: bytes, value: bytes, receipt: Receipt, headers: Headers | None = None) -> None:
+        producer = self._producer
+        report = partial(self._report, receipt)
+        self.in_flight += 1
+        self.in_flight_size += receipt.size
+        try:
+            if producer is None:
+                raise BufferError("not connected")
+            if headers is None:
+                producer.produce(topic, value, key, on_delivery=report)
+            else:
+                producer.produce(topic, value, key, on_delivery=report, headers=list(headers))
+        except (BufferError, KafkaException) as error:
+            # Reported like any other failure, on the next turn: the session's own call must have ended by then.
+            self._failed.append(receipt)
+            self._failure = str(error)
+        if self.is_full:
+            self._was_full = True
+        if not self._busy:
+            self._busy = True
+            self._progress = time.monotonic()
+            self._schedule(_BUSY_POLL)
+
+    def _report(self, receipt: Receipt, error: KafkaError | None, _message: Message) -> None:
+        """Runs inside poll(); must not raise."""
+        if error is None:
+            self._delivered.append(receipt)
+        else:
+            self._failed.append(receipt)
+            self._failure = error.str()
+
+    def _schedule(self, delay: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(delay, self._turn)
+
+    def _turn(self) -> None:
+        self._timer = None
+        self._collect()
+        if self._fatal:
+            self.reset(f"fatal producer error: {self._fatal}")
+        elif self._busy and time.monotonic() - self._progress > self._timeout:
+            self.reset("no delivery report for too long")
+        if not self._closing:
+            self._schedule(_BUSY_POLL if self._busy else _IDLE_POLL)
+
+    def _collect(self) -> None:
+        """Takes the reports that are there and hands them on."""
+        if self._producer is not None:
+            self._producer.poll(0)
+        if self._delivered:
+            batch, self._delivered = self._delivered, []
+            self._settle(batch)
+            self._progress = time.monotonic()
+            self._on_delivered(batch)
+        if self._failed:
+            batch, self._failed = self._failed, []
+            self._settle(batch)
+            self._on_failed(batch, self._failure)
+        if self._was_full and self._is_half_empty():
+            self._was_full = False
+            self._on_room()
+        self._busy = self.in_flight > 0
+
+    def _is_half_empty(self) -> bool:
+        return self.in_flight * 2 < self._in_flight_limit and self.in_flight_size * 2 < self._in_flight_max_size
+
+    def _settle(self, batch: list[Receipt]) -> None:
+        self.in_flight -= len(batch)
+        self.in_flight_size -= sum([receipt.size for receipt in batch])
+
+    def reset(self, reason: str) -> None:
+        """Gives up what is in flight, reports it as failed, and connects anew.
+
+        All of it, never a part: if an early message failed and a later one of the same user were still delivered, the
+        early one sent again would land behind it.
+        """
+        producer, self._producer = self._producer, None
+        self.available = False
+        self._fatal = ""
+        if producer is not None:
+            if not self._closing or self.in_flight:
+                log.warning("kafka_reset", reason=reason, in_flight=self.in_flight)
+            producer.purge(in_queue=True, in_flight=True, blocking=False)
+            producer.poll(0)
+            self._failure = reason
+            self._collect()
+        if not self._closing and (self._connecting is None or self._connecting.done()):
+            self._connecting = asyncio.get_running_loop().create_task(self._connect())
+
+    async def _connect(self) -> None:
+        """Makes a warm producer: topics there, brokers connected, producer id assigned; tries until it works."""
+        loop = asyncio.get_running_loop()
+        attempt = 0
+        while not self._closing:
+            attempt += 1
+            statistics: deque[str] = deque(maxlen=1)
+            config = {**self._config, "error_cb": self._on_error, "stats_cb": statistics.append, "logger": _library_log}
+            try:
+                producer = Producer(config)
+                await loop.run_in_executor(
+                    None, ensure_topics, producer, self._config, self._topics, self._partitions, self._replication
+                )
+                await wait_for_producer_id(producer, statistics, _WARM_UP_TIMEOUT)
+            except (KafkaException, TimeoutError) as error:
+                if attempt == 1 or attempt % 30 == 0:
+                    log.warning("kafka_not_reachable", reason=str(error), attempt=attempt)
+                await asyncio.sleep(_RECONNECT_PAUSE)
+                continue
+            self._producer = producer
+            self._fatal = ""
+            self.available = True
+            self._schedule(_IDLE_POLL)
+            log.info("kafka_ready", attempt=attempt)
+            return
+
+    def _on_error(self, error: KafkaError) -> None:
+        """Runs inside poll(); librdkafka recovers by itself from all but fatal errors."""
+        if error.fatal():
+            self._fatal = error.str()
+
+    async def drain(self, timeout: float) -> bool:
+        """Waits until every message has its report, at most ``timeout`` seconds; whether all have."""
+        deadline = time.monotonic() + timeout
+        while self.in_flight and time.monotonic() < deadline:
+            await asyncio.sleep(0.005)
+        return not self.in_flight
+
+    async def close(self, timeout: float) -> None:
+        """Flushes and ends; what Kafka has not confirmed after ``timeout`` seconds is reported as failed."""
+        self._closing = True
+        await self.drain(timeout)
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.reset("the gateway stops")
+
+
+class _LibraryLog:
+    """librdkafka's own lines are for its authors; ours say the same once, in our words."""
+
+    def log(self, _level: int, text: str, *arguments: object) -> None:
+        log.debug("librdkafka", text=text % arguments if arguments else text)
+
+
+_library_log = _LibraryLog()

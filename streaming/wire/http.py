@@ -1,0 +1,66 @@
+"""uvicorn's HTTP protocol with a bound on the handshake. Room: streaming.wire.
+
+uvicorn waits for ever for the end of a request's headers and, with httptools, takes any number of them.
+"""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """Ends a connection whose first request is not complete in time, or whose headers are too large."""
+
+    # Seconds and bytes; set once by the server before it listens.
+    handshake_timeout = 5.0
+    handshake_max_size = 32_768
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._handshake_timer: asyncio.TimerHandle | None = None
+        self._head_size = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        super().connection_made(transport)
+        self._handshake_timer = self.loop.call_later(self.handshake_timeout, self._too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._handshake_timer is not None:
+            self._head_size += len(data)
+            if self._head_size > self.handshake_max_size:
+                self._stop_timer()
+                self._answer(b"431 Request Header Fields Too Large")
+                return
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._handshake_timer is None:
+            # A later request on a connection that is kept alive.
+            self._head_size = 0
+            self._handshake_timer = self.loop.call_later(self.handshake_timeout, self._too_slow)
+
+    def _stop_timer(self) -> None:
+        if self._handshake_timer is not None:
+            self._handshake_timer.cancel()
+            self._handshake_timer = None
+
+    def _too_slow(self) -> None:
+        self._handshake_timer = None
+        self._answer(b"408 Request Timeout")
+
+    def _answer(self, status: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            self.transport.close()
+            # close() waits for a flush that a peer which does not read never allows.
+            self.loop.call_later(1.0, self.transport.abort)
