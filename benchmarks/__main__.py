@@ -22,7 +22,7 @@ from rich.console import Console
 
 from benchmarks.children import BenchmarkError
 from benchmarks.kafka import running_kafka
-from benchmarks.phases import Duration, IdleSample, Sample, measure, measure_idle
+from benchmarks.phases import PACED_CONNECTIONS, Duration, IdleSample, Sample, measure, measure_idle
 from benchmarks.report import Results, lines, markdown, remarks, tables
 from benchmarks.servers import SERVERS, Bench, Server
 
@@ -81,12 +81,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--turns", type=int, metavar="N", help="turns whose median counts (3; 1 with --quick)")
     parser.add_argument("--json", type=Path, metavar="F", help="write all samples and figures to a file")
     parser.add_argument("--markdown", type=Path, metavar="F", help="write the tables to a file")
+    parser.add_argument("--bunch", type=int, metavar="N", default=1, help="paced messages that leave together (1)")
     parser.add_argument("--kafka", metavar="HOST:PORT", default="", help="a broker to use instead of its own")
     options = parser.parse_args()
     if options.turns is None:
         options.turns = 1 if options.quick else 3
     if options.turns < 1:
         parser.error("--turns needs at least 1")
+    if not 1 <= options.bunch <= PACED_CONNECTIONS:
+        parser.error(f"--bunch takes 1 to {PACED_CONNECTIONS}")
     return options
 
 
@@ -107,7 +110,7 @@ class Run:
         servers = chosen or [server for server in SERVERS if server.default]
         with ExitStack() as stack:
             self._say(f"Kafka at {options.kafka}" if options.kafka else "Starting Kafka …")
-            bench = Bench(stack.enter_context(running_kafka(options.kafka, directory)), directory)
+            bench = Bench(stack.enter_context(running_kafka(options.kafka, directory)), directory, options.bunch)
             if any(server.gateway_processes for server in servers):
                 self._say("Preparing database, Valkey and users …")
                 stack.enter_context(bench.gateway_services(USERS))
@@ -149,6 +152,7 @@ def _environment(options: argparse.Namespace) -> dict[str, str]:
         "librdkafka": str(confluent_kafka.libversion()[0]),
     }
     found.update((package, version(package)) for package in _PACKAGES)
+    found["paced messages at a time"] = str(options.bunch)
     found["Linux"] = platform.release()
     found["cores"] = str(len(os.sched_getaffinity(0)))
     return found

@@ -37,13 +37,17 @@ class Terminal(TypedDict):
 
 
 class Order(TypedDict):
-    """``mode`` is saturated, paced or idle; ``rate`` is messages a second over all connections when paced."""
+    """``mode`` is saturated, paced or idle.
+
+    When paced, ``rate`` is messages a second over all connections, and ``bunch`` of them leave at a time.
+    """
 
     mode: str
     terminals: list[Terminal]
     symbols: list[str]
     acks: bool
     rate: float
+    bunch: int
     seconds_limit: float
 
 
@@ -69,7 +73,7 @@ class Load:
                 self._pump(client)
 
     def _step(self) -> None:
-        """Sends what is due, message by message, each over the next connection.
+        """Sends what is due, each message over the next connection.
 
         Sleeps between two messages instead of using the event loop's timers: they count in whole milliseconds, so
         several messages would leave together and spare the server most of its wake-ups.
@@ -77,7 +81,7 @@ class Load:
         if self.stopping:
             return
         order, clients = self._order, self._clients
-        due = self._started + self._sent / order["rate"]
+        due = self._started + self._sent // order["bunch"] * order["bunch"] / order["rate"]
         now = time.perf_counter()
         if now >= due:
             turn, place = divmod(self._sent, len(clients))

@@ -124,6 +124,7 @@ def _load(
         "symbols": bench.symbols,
         "acks": acks,
         "rate": PACED_RATE,
+        "bunch": bench.bunch,
         # Ends a generator that nobody stops.
         "seconds_limit": duration["warm_up"] + duration["measure"] + 30,
     }

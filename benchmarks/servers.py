@@ -85,8 +85,10 @@ class Running:
 class Bench:
     """What all servers of a run share: broker, Valkey, database, users and symbols."""
 
-    def __init__(self, kafka: Kafka, directory: Path) -> None:
+    def __init__(self, kafka: Kafka, directory: Path, bunch: int = 1) -> None:
+        """``bunch``: messages of the paced load that leave together, each over a connection of its own."""
         self.kafka = kafka
+        self.bunch = bunch
         self.directory = directory
         self.users = [BenchUser(str(uuid.uuid4()), str(uuid.uuid4()), "") for _ in range(120)]
         self.symbols = list(DEFAULT_SYMBOLS)

@@ -8,6 +8,7 @@ import asyncio
 import random
 import secrets
 import time
+from bisect import bisect_left
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from streaming.core.ports import Receipt, Sink
 from streaming.core.replies import FORMS, PROTOBUF
 from streaming.core.routing import Route
 from streaming.core.session import Session
-from streaming.metrics import Metrics, Sample, SharedSamples, render, samples_of
+from streaming.metrics import LATENCY_BUCKETS, Metrics, Sample, SharedSamples, render, samples_of
 from streaming.peers import ConnectionPeer
 from streaming.positions import PositionStore
 from streaming.registry import Connection, Registry, StreamKey
@@ -200,14 +201,18 @@ class Runtime:
 
     def on_delivered(self, batch: list[Receipt]) -> None:
         now = time.monotonic()
-        observe = self.metrics.produce_latency.observe
+        latency = self.metrics.produce_latency
+        counts, total = latency.counts, 0.0
         for session, sequence, received, route, _size in batch:
-            observe(now - received)
+            # One addition a bucket, without a call for each message.
+            counts[bisect_left(LATENCY_BUCKETS, now - received)] += 1
+            total += now - received
             if route is None:
                 session.delivered(sequence, True)
             else:
                 route.acknowledged += 1
                 session.delivered(sequence, route.urgent)
+        latency.total += total
         if self._urgent:
             urgent, self._urgent = self._urgent, []
             for session in urgent:
@@ -215,10 +220,10 @@ class Runtime:
 
     def on_failed(self, batch: list[Receipt], reason: str) -> None:
         log.warning("messages_not_recorded", count=len(batch), reason=reason)
-        for receipt in batch:
-            if receipt.route is not None:
-                receipt.route.unrecorded += 1
-            receipt.session.failed()
+        for session, _sequence, _received, route, _size in batch:
+            if route is not None:
+                route.unrecorded += 1
+            session.failed()
 
     def on_room(self) -> None:
         """The sink was full and has room again."""

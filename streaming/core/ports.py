@@ -1,7 +1,7 @@
 """What the session core needs of the world, as protocols. Room: streaming.core (pure)."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from streaming.core.codes import CloseCode
 
@@ -12,18 +12,10 @@ if TYPE_CHECKING:
 Headers = Sequence[tuple[str, bytes]]
 
 
-class Receipt(NamedTuple):
-    """Travels with a published message and comes back with its delivery report."""
-
-    session: "Session"
-    # 0: the client wants no acknowledgement.
-    sequence: int
-    # Monotonic seconds at which the frame was received.
-    received: float
-    # None for a record of the failed-messages topic.
-    route: "Route | None"
-    # Bytes of the record's value.
-    size: int
+# Travels with a published message and comes back with its delivery report. A plain tuple, made once a message:
+# the session, its sequence (0: the client wants no acknowledgement), the monotonic seconds at which the frame was
+# received, the route (None for a record of failed-messages), and the bytes of the record's value.
+Receipt = tuple["Session", int, float, "Route | None", int]
 
 
 class Sink(Protocol):
@@ -31,13 +23,11 @@ class Sink(Protocol):
 
     # False while the broker is known to be away.
     available: bool
+    # Whether readers should stop until reports have come back.
+    is_full: bool
 
     def publish(self, topic: str, key: bytes, value: bytes, receipt: Receipt, headers: Headers | None = None) -> None:
         """Queues one record without waiting; order is kept for each key within a topic."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether readers should stop until reports have come back."""
 
 
 class Peer(Protocol):

@@ -164,7 +164,7 @@ class Session:
         envelope.stream_id = self.stream_id
         value = envelope.SerializeToString()
         route.accepted += 1
-        self._publish(route.topic, value, Receipt(self, sequence, now, route, len(value)))
+        self._publish(route.topic, value, (self, sequence, now, route, len(value)))
 
     def _publish(
         self, topic: str, value: bytes, receipt: Receipt, headers: list[tuple[str, bytes]] | None = None
@@ -242,7 +242,7 @@ class Session:
             ("received_at", str(now_us).encode()),
             ("message_type", message_type[:64].encode()),
         ]
-        self._publish(self.context.failed_topic, value, Receipt(self, sequence, now, None, len(value)), headers)
+        self._publish(self.context.failed_topic, value, (self, sequence, now, None, len(value)), headers)
 
     def _nack(self, sequence: int, error: MessageRefused) -> None:
         nack = control_pb2.Nack(

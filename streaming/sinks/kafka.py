@@ -77,7 +77,6 @@ class KafkaSink:
         self._on_failed = on_failed
         # Called when the sink has been full and is half empty again.
         self._on_room = on_room
-        self._was_full = False
         self._in_flight_limit = in_flight_limit
         self._in_flight_max_size = in_flight_max_size
         self._timeout = timeout
@@ -97,10 +96,8 @@ class KafkaSink:
         self.in_flight_size = 0
         # False until the producer is warm, and again while the broker is away.
         self.available = False
-
-    @property
-    def is_full(self) -> bool:
-        return self.in_flight >= self._in_flight_limit or self.in_flight_size >= self._in_flight_max_size
+        # True from a full queue until half of it is free.
+        self.is_full = False
 
     def start(self) -> None:
         """Begins to connect in the background; ``available`` turns true when a message would go out at once."""
@@ -110,7 +107,7 @@ class KafkaSink:
         producer = self._producer
         report = partial(self._report, receipt)
         self.in_flight += 1
-        self.in_flight_size += receipt.size
+        self.in_flight_size += receipt[4]
         try:
             if producer is None:
                 raise BufferError("not connected")
@@ -122,8 +119,8 @@ class KafkaSink:
             # Reported like any other failure, on the next turn: the session's own call must have ended by then.
             self._failed.append(receipt)
             self._failure = str(error)
-        if self.is_full:
-            self._was_full = True
+        if self.in_flight >= self._in_flight_limit or self.in_flight_size >= self._in_flight_max_size:
+            self.is_full = True
         if not self._busy:
             self._busy = True
             self._progress = time.monotonic()
@@ -165,8 +162,8 @@ class KafkaSink:
             batch, self._failed = self._failed, []
             self._settle(batch)
             self._on_failed(batch, self._failure)
-        if self._was_full and self._is_half_empty():
-            self._was_full = False
+        if self.is_full and self._is_half_empty():
+            self.is_full = False
             self._on_room()
         self._busy = self.in_flight > 0
 
@@ -175,7 +172,7 @@ class KafkaSink:
 
     def _settle(self, batch: list[Receipt]) -> None:
         self.in_flight -= len(batch)
-        self.in_flight_size -= sum([receipt.size for receipt in batch])
+        self.in_flight_size -= sum([receipt[4] for receipt in batch])
 
     def reset(self, reason: str) -> None:
         """Gives up what is in flight, reports it as failed, and connects anew.

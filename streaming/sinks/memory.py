@@ -34,22 +34,21 @@ class MemorySink:
         self._waiting: list[tuple[Record, Receipt]] = []
         self.records: list[Record] = []
         self.available = True
+        self.is_full = False
 
     def publish(self, topic: str, key: bytes, value: bytes, receipt: Receipt, headers: Headers | None = None) -> None:
         self._waiting.append((Record(topic, key, value, headers), receipt))
+        self.is_full = len(self._waiting) >= self._in_flight_limit
 
     @property
     def in_flight(self) -> int:
         return len(self._waiting)
 
-    @property
-    def is_full(self) -> bool:
-        return len(self._waiting) >= self._in_flight_limit
-
     def deliver(self, count: int | None = None) -> None:
         """Confirms the oldest ``count`` records, or all."""
         was_full = self.is_full
         done, self._waiting = self._waiting[:count], self._waiting[len(self._waiting[:count]) :]
+        self.is_full = len(self._waiting) >= self._in_flight_limit
         self.records += [record for record, _ in done]
         if done:
             self._on_delivered([receipt for _, receipt in done])
@@ -59,5 +58,6 @@ class MemorySink:
     def fail(self, reason: str = "the broker is away") -> None:
         """Reports everything that waits as not taken."""
         done, self._waiting = self._waiting, []
+        self.is_full = False
         if done:
             self._on_failed([receipt for _, receipt in done], reason)

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Frame
+from websockets.frames import Frame, apply_mask
 
 EXTENSION = "gateway.connection"
 _PING = b"\x89\x00"
+_WHOLE = (0x82, 0x81)
+_BINARY = 0x82
 
 
 class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
@@ -31,6 +33,11 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         self._held: deque[bytes | str] = deque()
         self._paused = False
         self._ended = False
+        self._upgraded = False
+        self._in_fragments = False
+        # The beginning of a frame whose rest has not come, and how many bytes it takes to go on with it.
+        self._tail = bytearray()
+        self._wanted = 0
         # The last time anything came from the peer, and the ping it has not answered yet (0: none).
         self.heard_at = 0.0
         self.ping_sent_at = 0.0
@@ -124,9 +131,63 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self.loop.time()
-        if self._ended and self.conn.parser_exc is not None:
-            # A failed connection: what still comes is thrown away until the peer goes or the grace is over.
-            return
+        if not self._upgraded:
+            # The upgrade request, which uvicorn hands over in one piece.
+            self._upgraded = True
+            super().data_received(data)
+        elif self._tail:
+            self._tail += data
+            if len(self._tail) >= self._wanted:
+                data = bytes(self._tail)
+                self._tail.clear()
+                self._take_frames(data)
+        else:
+            self._take_frames(data)
+
+    def _take_frames(self, data: bytes) -> None:
+        """Walks over the frames of a chunk.
+
+        Whole unfragmented messages, nearly all there ever are, are unmasked and delivered here; every other frame goes
+        to the parser of ``websockets``, always whole, so that the walk and the parser agree on where frames begin.
+        """
+        position, end, wanted = 0, len(data), 2
+        while not self._ended:
+            wanted = 2
+            if end - position < wanted:
+                break
+            first, second = data[position], data[position + 1]
+            mask_at, size = position + 2, second & 0x7F
+            if size >= 126:
+                width = 2 if size == 126 else 8
+                wanted += width
+                if end - position < wanted:
+                    break
+                size = int.from_bytes(data[mask_at : mask_at + width], "big")
+                mask_at += width
+            if second < 0x80 or size > self.config.ws_max_size:
+                # No mask, or more than may be sent: the parser knows the close code.
+                self._parse(data[position:])
+                return
+            body_at = mask_at + 4
+            after = body_at + size
+            wanted = after - position
+            if after > end:
+                break
+            if first in _WHOLE and not self._in_fragments:
+                if not self.close_sent:
+                    self.frames = [apply_mask(data[body_at:after], data[mask_at:body_at])]
+                    self.curr_msg_data_type = "bytes" if first == _BINARY else "text"
+                    self.send_receive_event_to_app()
+            else:
+                if first & 0x08 == 0:
+                    self._in_fragments = first < 0x80
+                self._parse(data[position:after])
+            position = after
+        if position < end and not self._ended:
+            self._tail += data[position:]
+            self._wanted = wanted
+
+    def _parse(self, data: bytes) -> None:
         super().data_received(data)
 
     def send_receive_event_to_app(self) -> None:

@@ -134,11 +134,12 @@ class Terminal:
 
     def _delivered(self, batch: list[Receipt]) -> None:
         for receipt in batch:
-            receipt.session.delivered(receipt.sequence, receipt.route is None or receipt.route.urgent)
+            session, sequence, _, route, _ = receipt
+            session.delivered(sequence, route is None or route.urgent)
 
     def _failed(self, batch: list[Receipt], _reason: str) -> None:
         for receipt in batch:
-            receipt.session.failed()
+            receipt[0].failed()
 
     def _schedule_ack(self, session: Session, _urgent: bool) -> None:
         session.flush_ack()
