@@ -130,7 +130,8 @@ class Run:
                     self.idle.append(memory)
                     self._say(f"{title}: {memory['bytes_per_connection'] / 1024:.1f} KiB a connection")
                     return
-                for acks in (False, True) if server.acknowledges else (False,):
+                # Acknowledged first: afterwards nothing is left in the sockets that the next measurement would count.
+                for acks in (True, False) if server.acknowledges else (False,):
                     sample = measure(bench, running, phase, duration, acks=acks)
                     self.samples.append(sample)
                     figures = f"{sample['cpu_us_per_message']:.1f} µs/msg, {sample['messages_per_second']:,.0f} msg/s"

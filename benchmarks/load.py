@@ -22,6 +22,9 @@ from benchmarks.stats import spread
 # Bytes written at once while saturating; the socket's buffer, not this, is what paces the sender.
 _BLOB_FRAMES = 64
 _BLOBS_IN_A_ROW = 4
+# Messages of one connection that may wait for their acknowledgement while saturating: many times what a server takes in
+# at once, so that it never waits for us, and no more than it can answer soon after the end.
+_WINDOW = 4_096
 # One message in this many is a trading signal when paced.
 _SIGNAL_EVERY = 10
 # Seconds for which acknowledgements of the measured time may still arrive.
@@ -96,6 +99,9 @@ class Load:
         """Writes a few blobs, then lets the other connections have their turn; ends when the socket takes no more."""
         for _ in range(_BLOBS_IN_A_ROW):
             if self.stopping or not client.writable:
+                return
+            if client.unsettled >= _WINDOW:
+                client.resume_below = _WINDOW // 2
                 return
             client.send_blob(_BLOB_FRAMES, acks=self._order["acks"])
         if client.writable:

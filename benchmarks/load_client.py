@@ -33,7 +33,8 @@ class Client(WSListener):
         self._leaving = False
         self._transport: WSTransport
         self.writable = True
-        # Called when the socket takes data again after it did not.
+        # Called when the socket takes data again after it did not, and once fewer messages than this are unsettled.
+        self.resume_below = 0
         self.on_writable: Callable[[Client], None] | None = None
         self.measuring = False
         self.sent = 0
@@ -106,6 +107,9 @@ class Client(WSListener):
 
     def _settle(self, sequence: int) -> None:
         self._acknowledged = max(self._acknowledged, sequence)
+        if self.unsettled < self.resume_below and self.on_writable is not None:
+            self.resume_below = 0
+            self.on_writable(self)
         pending = self._pending
         now = time.time_ns() // 1000
         while pending and pending[0][0] <= sequence:

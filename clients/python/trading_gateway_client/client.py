@@ -1,0 +1,339 @@
+"""A terminal's side of the gateway: send, know for each message whether Kafka has it, come back after anything."""
+
+import asyncio
+import secrets
+import ssl
+import time
+from collections.abc import Callable, Iterable
+from urllib.parse import quote
+
+from google.protobuf.message import Message
+
+from trading_gateway_client.backoff import Backoff
+from trading_gateway_client.connection import Connection, End, open_connection
+from trading_gateway_client.errors import (
+    ConnectionEnded,
+    GatewayClientError,
+    HandshakeRefused,
+    TokenUnavailable,
+)
+from trading_gateway_client.forms import FORMS, Control
+from trading_gateway_client.journal import Entry, Journal
+from trading_gateway_client.outcomes import Outcomes
+from trading_gateway_client.pace import Pace
+from trading_gateway_client.pb import control_pb2, payloads_pb2
+from trading_gateway_client.tokens import TokenSource
+
+# Called with each message that is settled: the entry, and the seconds from its first send to its answer.
+OnSettled = Callable[[Entry, float], None]
+
+# These nacks leave the message owed: it is sent again, under its own sequence.
+_UNSETTLED = frozenset({"backend_unavailable", "sequence_gap", "duplicate"})
+_WELCOME_TIMEOUT = 10.0
+_PING_INTERVAL = 15.0
+# A new token is fetched when this part of the old one's time is over.
+_REFRESH_AT = 0.8
+
+
+class GatewayClient:
+    """One stream to one gateway. ``start`` it, ``send`` to it, ``close`` it; it reconnects and resumes by itself."""
+
+    def __init__(
+        self,
+        url: str,
+        token: TokenSource,
+        *,
+        stream_id: str = "",
+        form: str = "protobuf",
+        journal: Journal | None = None,
+        on_settled: OnSettled | None = None,
+        on_notice: Callable[[control_pb2.Notice], None] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """``url``: for instance ``wss://gateway.example/ws/mt5``; ``form``: protobuf or json.
+
+        With a disk journal give the same ``stream_id`` after a restart of the program: the stream goes on.
+        """
+        self.stream_id = stream_id or f"py-{secrets.token_hex(8)}"
+        self.outcomes = Outcomes()
+        self.policy = control_pb2.Policy()
+        # Seconds: half a round trip at the last ping, and how far the gateway's clock is ahead of ours.
+        self.delay = 0.0
+        self.clock_offset = 0.0
+        self.error: GatewayClientError | None = None
+        self._url = f"{url}{'&' if '?' in url else '?'}stream={quote(self.stream_id)}"
+        self._token = token
+        self._form = FORMS[form]
+        self._journal = journal if journal is not None else Journal()
+        self._on_settled = on_settled
+        self._on_notice = on_notice
+        self._tls = tls
+        self._backoff = Backoff()
+        self._connection: Connection | None = None
+        self._disconnect: control_pb2.Disconnect | None = None
+        self._welcomed: asyncio.Future[control_pb2.Welcome] | None = None
+        self._is_ready = False
+        self._closing = False
+        self._pace = Pace(1.0, 0.0)
+        self._pace_timer: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    # --- Life --------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Returns when the gateway has welcomed this client; raises what stopped it for good."""
+        self._task = self._loop.create_task(self._run())
+        while not self._is_ready:
+            await self._wait_for_change()
+
+    async def drain(self, timeout: float) -> bool:
+        """Waits until every message is settled, at most ``timeout`` seconds; whether all are."""
+        try:
+            async with asyncio.timeout(timeout):
+                while len(self._journal) and self.error is None:
+                    await self._wait_for_change()
+        except (TimeoutError, GatewayClientError):
+            pass
+        return not len(self._journal)
+
+    async def close(self, timeout: float = 10.0) -> bool:
+        """Settles what is outstanding, at most ``timeout`` seconds, and ends; whether everything was settled."""
+        settled = await self.drain(timeout)
+        self._closing = True
+        if self._connection is not None:
+            self._connection.close()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        self._journal.close()
+        return settled
+
+    @property
+    def is_connected(self) -> bool:
+        return self._is_ready
+
+    @property
+    def outstanding(self) -> int:
+        """Messages that are not settled yet."""
+        return len(self._journal)
+
+    # --- Sending -----------------------------------------------------------------------------------------------------
+
+    async def send(self, message_type: str, payload: Message) -> int:
+        """Queues one message and returns its sequence; waits while the journal is full."""
+        while self._journal.is_full:
+            await self._wait_for_change()
+        return self.offer(message_type, payload)
+
+    def offer(self, message_type: str, payload: Message) -> int:
+        """Like ``send`` without waiting; raises JournalFull."""
+        if self.error is not None:
+            raise self.error
+        sequence = self._journal.last_sequence + 1
+        frame = self._form.frame(
+            message_type,
+            payload,
+            sequence=sequence,
+            stream_id=self.stream_id,
+            timestamp=time.time_ns() // 1_000_000,
+        )
+        self._journal.add(Entry(sequence, message_type, frame))
+        self.outcomes.sent += 1
+        self._pump()
+        return sequence
+
+    async def send_ticks(self, ticks: Iterable[payloads_pb2.Tick], account: str = "") -> int:
+        return await self.send("tick_data", payloads_pb2.BatchTickData(ticks=ticks, account=account))
+
+    async def send_signal(self, signal: payloads_pb2.TradingSignal) -> int:
+        return await self.send("trading_signal", signal)
+
+    async def send_event(self, event: payloads_pb2.UserEvent) -> int:
+        return await self.send("user_event", event)
+
+    async def send_notification(self, notification: payloads_pb2.Notification) -> int:
+        return await self.send("notification", notification)
+
+    def _pump(self) -> None:
+        """Sends what may be sent now: the connection is ready, the window open, the plan's rate kept."""
+        connection, journal = self._connection, self._journal
+        if not self._is_ready or connection is None or self._pace_timer is not None:
+            return
+        window = self.policy.in_flight_limit or 1
+        while journal.unsent and len(journal.on_way) < window and connection.is_open:
+            now = self._loop.time()
+            wait = self._pace.take(now)
+            if wait:
+                self._pace_timer = self._loop.call_later(wait, self._pump_again)
+                return
+            entry = journal.unsent.popleft()
+            journal.on_way.append(entry)
+            if entry.sent_at:
+                self.outcomes.resent += 1
+            else:
+                entry.sent_at = now
+            connection.send(entry.frame)
+
+    def _pump_again(self) -> None:
+        self._pace_timer = None
+        self._pump()
+
+    # --- Answers -----------------------------------------------------------------------------------------------------
+
+    def _on_message(self, data: bytes) -> None:
+        answer = self._form.read(data)
+        if isinstance(answer, control_pb2.Ack):
+            self._settle(answer.sequence)
+        elif answer is not None:
+            self._on_control(answer)
+
+    def _settle(self, sequence: int) -> None:
+        now = self._loop.time()
+        for entry in self._journal.settle(sequence):
+            if entry.refusal:
+                self.outcomes.refused += 1
+            else:
+                self.outcomes.acknowledged += 1
+            if self._on_settled is not None:
+                self._on_settled(entry, now - entry.sent_at if entry.sent_at else 0.0)
+        self._pump()
+        self._changed.set()
+
+    def _on_control(self, answer: Control) -> None:
+        if isinstance(answer, control_pb2.Nack):
+            self.outcomes.refusals[answer.code] += 1
+            entry = self._journal.find_on_way(answer.sequence) if answer.sequence else None
+            if entry is not None and answer.code not in _UNSETTLED:
+                entry.refusal = answer.code
+            if answer.code == "sequence_gap" and self._connection is not None:
+                # The gateway expects an earlier one: begin anew from what it acknowledges.
+                self._connection.close()
+        elif isinstance(answer, control_pb2.Welcome):
+            if self._welcomed is not None and not self._welcomed.done():
+                self._welcomed.set_result(answer)
+        elif isinstance(answer, control_pb2.Policy):
+            self._apply(answer)
+        elif isinstance(answer, control_pb2.Disconnect):
+            self._disconnect = answer
+        elif isinstance(answer, control_pb2.Pong):
+            now_ms = time.time_ns() // 1_000_000
+            self.delay = max(0, now_ms - answer.client_time_ms) / 2000
+            self.clock_offset = (answer.server_time_ms - (now_ms + answer.client_time_ms) / 2) / 1000
+        elif isinstance(answer, control_pb2.Notice) and self._on_notice is not None:
+            self._on_notice(answer)
+
+    def _apply(self, policy: control_pb2.Policy) -> None:
+        if policy.message_rate_limit != self.policy.message_rate_limit:
+            self._pace = Pace(policy.message_rate_limit, self._loop.time())
+        self.policy = policy
+
+    # --- Connections -------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        """One connection after another until closed or told not to come back."""
+        fresh_token_tried = False
+        while not self._closing:
+            try:
+                began = self._loop.time()
+                end = await self._one_connection()
+                fresh_token_tried = False
+                self._backoff.connected_for(self._loop.time() - began)
+                self.outcomes.closes[end.code] += 1
+                delay = self._delay_after(end)
+            except (HandshakeRefused, TokenUnavailable) as refused:
+                if isinstance(refused, HandshakeRefused):
+                    self.outcomes.handshakes_refused[refused.status] += 1
+                if refused.status == 401 and isinstance(refused, HandshakeRefused) and not fresh_token_tried:
+                    # The token may have run out while this client was away: one new one is worth a try.
+                    fresh_token_tried = True
+                    delay = self._backoff.after_failure()
+                elif not refused.retryable:
+                    return self._stop(refused)
+                else:
+                    delay = refused.retry_after + self._backoff.after_failure()
+            except ConnectionEnded as ended:
+                return self._stop(ended)
+            except (OSError, TimeoutError):
+                delay = self._backoff.after_failure()
+            await asyncio.sleep(delay)
+        return None
+
+    def _stop(self, error: GatewayClientError) -> None:
+        self.error = error
+        self._changed.set()
+
+    async def _one_connection(self) -> End:
+        token = await self._token()
+        self._disconnect = None
+        self._welcomed = self._loop.create_future()
+        connection = await open_connection(self._url, token, self._form, self._on_message, tls=self._tls)
+        self._connection = connection
+        keeper: asyncio.Task[None] | None = None
+        try:
+            await asyncio.wait(
+                [self._welcomed, connection.ended], timeout=_WELCOME_TIMEOUT, return_when="FIRST_COMPLETED"
+            )
+            if not self._welcomed.done():
+                connection.close()
+                return await connection.ended
+            welcome = self._welcomed.result()
+            self._apply(welcome.policy)
+            self.outcomes.connects += 1
+            self._journal.rewind()
+            self._is_ready = True
+            # Settles what was acknowledged while this client was away, then sends the rest again.
+            self._settle(welcome.last_acknowledged_sequence)
+            self._journal.last_sequence = max(self._journal.last_sequence, welcome.last_acknowledged_sequence)
+            keeper = self._loop.create_task(self._keep(connection, welcome.token_expires_at_ms))
+            return await connection.ended
+        finally:
+            self._is_ready = False
+            self._connection = None
+            if keeper is not None:
+                keeper.cancel()
+            if self._pace_timer is not None:
+                self._pace_timer.cancel()
+                self._pace_timer = None
+            connection.close()
+            self._changed.set()
+
+    def _delay_after(self, end: End) -> float:
+        """Seconds until the next connect; raises ConnectionEnded when there is to be none."""
+        told = self._disconnect
+        if 4500 <= end.code < 5000 or (told is not None and not told.reconnect and told.code >= 4000):
+            raise ConnectionEnded(end.code, told.reason if told is not None else end.reason)
+        if told is not None and (told.retry_after_ms or told.jitter_ms):
+            return self._backoff.after_hint(told.retry_after_ms, told.jitter_ms)
+        return self._backoff.after_failure()
+
+    async def _keep(self, connection: Connection, token_expires_at_ms: int) -> None:
+        """Pings, and refreshes the token in time, while a connection lives."""
+        refresh_at = self._refresh_time(token_expires_at_ms)
+        while connection.is_open:
+            ping = control_pb2.Ping(client_time_ms=time.time_ns() // 1_000_000)
+            connection.send(self._form.frame("gateway.ping", ping))
+            await asyncio.sleep(min(_PING_INTERVAL, max(0.1, refresh_at - self._loop.time())))
+            if self._loop.time() >= refresh_at and connection.is_open:
+                try:
+                    token = await self._token()
+                except TokenUnavailable as error:
+                    refresh_at = self._loop.time() + max(1.0, error.retry_after)
+                    continue
+                connection.send(self._form.frame("gateway.refresh", control_pb2.Refresh(token=token)))
+                # The gateway does not say how long the new one lasts; ask again after as long as the last.
+                refresh_at = self._loop.time() + self._lifetime
+
+    def _refresh_time(self, token_expires_at_ms: int) -> float:
+        left = token_expires_at_ms / 1000 - time.time()
+        self._lifetime = max(1.0, left * _REFRESH_AT)
+        return self._loop.time() + self._lifetime
+
+    async def _wait_for_change(self) -> None:
+        if self.error is not None:
+            raise self.error
+        self._changed.clear()
+        await self._changed.wait()
+        if self.error is not None:
+            raise self.error

@@ -1,0 +1,120 @@
+"""One WebSocket connection to the gateway, on picows: frames out, answers in, how it ended."""
+
+import asyncio
+import json
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from picows import (
+    WSCloseCode,
+    WSError,
+    WSFrame,
+    WSInvalidStatusError,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    ws_connect,
+)
+
+from trading_gateway_client.errors import HandshakeRefused
+from trading_gateway_client.forms import Form
+
+_ABNORMAL = 1006
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a connection ended: close code and reason, 1006 when it broke without a close frame."""
+
+    code: int
+    reason: str
+
+
+class Connection(WSListener):
+    """Gives every message to ``on_message`` as bytes, in the order of arrival."""
+
+    def __init__(self, on_message: Callable[[bytes], None], *, is_text: bool) -> None:
+        super().__init__()
+        self._on_message = on_message
+        self._sends = WSMsgType.TEXT if is_text else WSMsgType.BINARY
+        self._takes = (WSMsgType.TEXT, WSMsgType.BINARY)
+        self._parts: list[bytes] = []
+        self._end = End(_ABNORMAL, "")
+        self.ended: asyncio.Future[End] = asyncio.get_running_loop().create_future()
+        self.is_open = False
+        self._transport: WSTransport
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+        self.is_open = True
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        kind = frame.msg_type
+        if kind in self._takes or kind is WSMsgType.CONTINUATION:
+            data = frame.get_payload_as_bytes()
+            if frame.fin and not self._parts:
+                self._on_message(data)
+                return
+            self._parts.append(data)
+            if frame.fin:
+                data, self._parts = b"".join(self._parts), []
+                self._on_message(data)
+        elif kind is WSMsgType.CLOSE:
+            payload = frame.get_payload_as_bytes()
+            code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else 1005
+            self._end = End(code, payload[2:].decode(errors="replace"))
+            self.is_open = False
+            transport.send_close(WSCloseCode.OK)
+            transport.disconnect()
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self.is_open = False
+        if not self.ended.done():
+            self.ended.set_result(self._end)
+
+    def send(self, frame: bytes) -> None:
+        """Writes one message; the caller bounds how many are on the way."""
+        self._transport.send(self._sends, frame)
+
+    def close(self) -> None:
+        if self.is_open:
+            self.is_open = False
+            self._end = End(1000, "closed by this client")
+            self._transport.send_close(WSCloseCode.OK)
+            self._transport.disconnect()
+
+
+async def open_connection(
+    url: str, token: str, form: Form, on_message: Callable[[bytes], None], *, tls: ssl.SSLContext | None = None
+) -> Connection:
+    """Raises HandshakeRefused for an HTTP refusal, OSError or TimeoutError when the gateway cannot be reached."""
+    headers = [("Authorization", f"Bearer {token}"), ("Sec-WebSocket-Protocol", form.subprotocol)]
+    try:
+        _, listener = await ws_connect(
+            lambda: Connection(on_message, is_text=form.is_text),
+            url,
+            ssl_context=tls,
+            extra_headers=headers,
+            websocket_handshake_timeout=10.0,
+            max_redirects=0,
+            # The product's own log says what happened; picows would log every refusal as an error.
+            logger_name="quiet",
+        )
+    except WSInvalidStatusError as error:
+        raise _refusal(error) from None
+    except WSError as error:
+        raise ConnectionError(str(error)) from None
+    assert isinstance(listener, Connection)  # noqa: S101 (what the factory made)
+    return listener
+
+
+def _refusal(error: WSInvalidStatusError) -> HandshakeRefused:
+    status = int(error.response.status) if error.response is not None else 0
+    retry_after = error.response.headers.get("Retry-After", "") if error.response is not None else ""
+    try:
+        problem = json.loads(error.raw_body or b"")
+        code, detail = str(problem["code"]), str(problem["detail"])
+    except (ValueError, KeyError, TypeError):
+        code, detail = "", f"HTTP {status}"
+    return HandshakeRefused(status, code, detail, float(retry_after) if retry_after.isdecimal() else 0.0)

@@ -1,0 +1,102 @@
+"""The two forms of the wire, as frames to send and answers to read. Pure."""
+
+import json
+from typing import Any, Protocol, cast
+
+from google.protobuf.message import Message
+
+from trading_gateway_client.pb import control_pb2, envelope_pb2, payloads_pb2
+
+Control = (
+    control_pb2.Welcome
+    | control_pb2.Ack
+    | control_pb2.Nack
+    | control_pb2.Notice
+    | control_pb2.Policy
+    | control_pb2.Disconnect
+    | control_pb2.Pong
+)
+_CONTROL: dict[str, type[Message]] = {
+    "gateway.welcome": control_pb2.Welcome,
+    "gateway.ack": control_pb2.Ack,
+    "gateway.nack": control_pb2.Nack,
+    "gateway.notice": control_pb2.Notice,
+    "gateway.policy": control_pb2.Policy,
+    "gateway.disconnect": control_pb2.Disconnect,
+    "gateway.pong": control_pb2.Pong,
+}
+
+
+class Form(Protocol):
+    """``frame`` encodes a message to the gateway, ``read`` an answer; None for an answer this version does not know."""
+
+    subprotocol: str
+    is_text: bool
+
+    def frame(
+        self, message_type: str, payload: Message, *, sequence: int = 0, stream_id: str = "", timestamp: int = 0
+    ) -> bytes: ...
+
+    def read(self, data: bytes) -> Control | None: ...
+
+
+class ProtobufForm:
+    subprotocol = "gateway.v1.protobuf"
+    is_text = False
+
+    def frame(
+        self, message_type: str, payload: Message, *, sequence: int = 0, stream_id: str = "", timestamp: int = 0
+    ) -> bytes:
+        return envelope_pb2.MessageEnvelope(
+            message_type=message_type,
+            payload=payload.SerializeToString(),
+            sequence=sequence,
+            stream_id=stream_id,
+            timestamp=timestamp,
+        ).SerializeToString()
+
+    def read(self, data: bytes) -> Control | None:
+        envelope = envelope_pb2.MessageEnvelope.FromString(data)
+        kind = _CONTROL.get(envelope.message_type)
+        return None if kind is None else cast(Control, kind.FromString(envelope.payload))
+
+
+class JsonForm:
+    subprotocol = "gateway.v1.json"
+    is_text = True
+
+    def frame(
+        self, message_type: str, payload: Message, *, sequence: int = 0, stream_id: str = "", timestamp: int = 0
+    ) -> bytes:
+        body: dict[str, Any] = {"message_type": message_type, "sequence": sequence, "timestamp": timestamp}
+        if stream_id:
+            body["stream_id"] = stream_id
+        plain = _plain(payload)
+        if isinstance(payload, payloads_pb2.BatchTickData):
+            body.update(plain)
+        else:
+            body["payload"] = plain
+        return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+
+    def read(self, data: bytes) -> Control | None:
+        body = json.loads(data)
+        kind = _CONTROL.get(body["message_type"])
+        return None if kind is None else cast(Control, kind(**body["payload"]))
+
+
+FORMS: dict[str, Form] = {"protobuf": ProtobufForm(), "json": JsonForm()}
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    """The fields that are set, with enum names as the JSON form has them (BUY, not TRADE_ACTION_BUY)."""
+    values: dict[str, Any] = {}
+    for field, value in message.ListFields():
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            values[field.name] = dict(value)
+        elif field.message_type is not None:
+            values[field.name] = [_plain(item) for item in value]
+        elif field.enum_type is not None:
+            values[field.name] = field.enum_type.values_by_number[value].name.rpartition("_")[2]
+        else:
+            values[field.name] = value
+    return values

@@ -1,0 +1,107 @@
+"""The demo's companies, one of each plan, with logins that are generated on this machine. Room: tenants."""
+
+import json
+import os
+from pathlib import Path
+from typing import TypedDict
+
+from django.db import transaction
+
+from tenants.access import raise_access_version, revoke_api_keys
+from tenants.api_keys import create_api_key, user_of_api_key
+from tenants.demo_symbols import DEMO_SYMBOLS
+from tenants.models import ActivePair, ApiKey, Company, MT5Account, SubscriptionTier, User
+from tenants.seeds import new_password
+
+BROKER_SERVER = "Demo-Server"
+KEY_NAME = "demo terminal"
+
+
+class DemoUser(TypedDict):
+    username: str
+    password: str
+    role: str
+    company: str
+    api_key: str
+
+
+class DemoCompany(TypedDict):
+    slug: str
+    name: str
+    tier: str
+
+
+class Demo(TypedDict):
+    companies: list[DemoCompany]
+    users: list[DemoUser]
+
+
+COMPANIES: list[DemoCompany] = [
+    {"slug": "merapi", "name": "Merapi Trading", "tier": "FREE"},
+    {"slug": "bromo", "name": "Bromo Capital", "tier": "PRO"},
+    {"slug": "rinjani", "name": "Rinjani Markets", "tier": "ENTERPRISE"},
+]
+# (username, role, company slug)
+_PEOPLE = [
+    ("operator", User.Role.OPERATOR, ""),
+    ("merapi-admin", User.Role.COMPANY_ADMIN, "merapi"),
+    ("bromo-admin", User.Role.COMPANY_ADMIN, "bromo"),
+    ("bromo-dewi", User.Role.TRADER, "bromo"),
+    ("bromo-budi", User.Role.TRADER, "bromo"),
+    ("rinjani-admin", User.Role.COMPANY_ADMIN, "rinjani"),
+    ("rinjani-sari", User.Role.TRADER, "rinjani"),
+    ("rinjani-agus", User.Role.TRADER, "rinjani"),
+    ("rinjani-putri", User.Role.TRADER, "rinjani"),
+]
+
+
+@transaction.atomic
+def seed_demo(secrets_file: Path) -> Demo:
+    """Makes what is missing and returns all of it; the clear passwords and keys live in ``secrets_file``, mode 0600.
+
+    Without the file the passwords and keys are made anew, so that what is printed always works.
+    """
+    known: dict[str, dict[str, str]] = json.loads(secrets_file.read_text("utf-8")) if secrets_file.exists() else {}
+    for row in COMPANIES:
+        tier = SubscriptionTier.objects.get(code=row["tier"])
+        Company.objects.get_or_create(slug=row["slug"], defaults={"name": row["name"], "tier": tier})
+    users = [_person(place, known.get(name, {})) for place, (name, _, _) in enumerate(_PEOPLE)]
+    raise_access_version(
+        list(Company.objects.filter(slug__in=[c["slug"] for c in COMPANIES]).values_list("pk", flat=True))
+    )
+    kept = {user["username"]: {"password": user["password"], "api_key": user["api_key"]} for user in users}
+    if kept != known:
+        _write_secret(secrets_file, json.dumps(kept, indent=2))
+    return {"companies": COMPANIES, "users": users}
+
+
+def _person(place: int, known: dict[str, str]) -> DemoUser:
+    name, role, slug = _PEOPLE[place]
+    company = Company.objects.select_related("tier").get(slug=slug) if slug else None
+    is_operator = role == User.Role.OPERATOR
+    defaults = {"role": role, "company": company, "is_staff": is_operator, "is_superuser": is_operator}
+    user, _ = User.objects.get_or_create(username=name, defaults=defaults)
+    password = known.get("password") or new_password()
+    if not user.check_password(password):
+        user.set_password(password)
+        user.save(update_fields=["password"])
+    key = known.get("api_key", "")
+    if company is not None:
+        for symbol in list(DEMO_SYMBOLS)[: company.tier.pair_limit]:
+            ActivePair.objects.get_or_create(user=user, symbol=symbol)
+        MT5Account.objects.get_or_create(
+            login=str(1_000_000 + place), broker_server=BROKER_SERVER, defaults={"company": company, "owner": user}
+        )
+        if user_of_api_key(key) != user:
+            revoke_api_keys(ApiKey.objects.filter(user=user, name=KEY_NAME))
+            key = create_api_key(user, KEY_NAME)
+    return {"username": name, "password": password, "role": str(role), "company": slug, "api_key": key}
+
+
+def _write_secret(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+    draft.replace(path)
