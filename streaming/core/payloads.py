@@ -2,7 +2,6 @@
 
 Every function takes the parsed payload and returns the bytes that go to Kafka: serialised anew from the known fields,
 so nothing a client adds beyond the schema gets through. They raise MessageRefused.
-
 """
 
 from collections.abc import Callable

@@ -44,7 +44,7 @@ FORMS: dict[str, ReplyForm] = {PROTOBUF: ProtobufForm(), JSON: JsonForm()}
 
 
 def plain(message: Message) -> dict[str, Any]:
-    """A control message as JSON-ready values, fields at their default included.
+    """A message as JSON-ready values, fields at their default included; enums by their short names (BUY).
 
     Integers stay integers (protobuf's own JSON mapping makes int64 a string), so MQL5 reads them without a detour.
     """
@@ -54,8 +54,10 @@ def plain(message: Message) -> dict[str, Any]:
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
             value = dict(value)
         elif field.is_repeated:
-            value = list(value)
+            value = [plain(item) for item in value] if field.message_type is not None else list(value)
         elif field.message_type is not None:
             value = plain(value)
+        elif field.enum_type is not None and value in field.enum_type.values_by_number:
+            value = field.enum_type.values_by_number[value].name.rpartition("_")[2]
         values[field.name] = value
     return values

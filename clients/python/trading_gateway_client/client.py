@@ -24,7 +24,8 @@ from trading_gateway_client.pace import Pace
 from trading_gateway_client.pb import control_pb2, payloads_pb2
 from trading_gateway_client.tokens import TokenSource
 
-# Called with each message that is settled: the entry, and the seconds from its first send to its answer.
+# Called with each message that is settled: the entry, and the seconds from ``send`` to its answer, whatever lay between
+# (0.0 for one that an earlier run of the program left in the journal).
 OnSettled = Callable[[Entry, float], None]
 
 # These nacks leave the message owed: it is sent again, under its own sequence.
@@ -65,6 +66,8 @@ class GatewayClient:
         self._token = token
         self._form = FORMS[form]
         self._journal = journal if journal is not None else Journal()
+        # What an earlier run of the program left in the journal is owed by this one.
+        self.outcomes.sent = len(self._journal)
         self._on_settled = on_settled
         self._on_notice = on_notice
         self._tls = tls
@@ -139,7 +142,7 @@ class GatewayClient:
             stream_id=self.stream_id,
             timestamp=time.time_ns() // 1_000_000,
         )
-        self._journal.add(Entry(sequence, message_type, frame))
+        self._journal.add(Entry(sequence, message_type, frame, self._loop.time()))
         self.outcomes.sent += 1
         self._pump()
         return sequence
@@ -170,10 +173,9 @@ class GatewayClient:
                 return
             entry = journal.unsent.popleft()
             journal.on_way.append(entry)
-            if entry.sent_at:
+            if entry.attempts:
                 self.outcomes.resent += 1
-            else:
-                entry.sent_at = now
+            entry.attempts += 1
             connection.send(entry.frame)
 
     def _pump_again(self) -> None:
@@ -197,7 +199,7 @@ class GatewayClient:
             else:
                 self.outcomes.acknowledged += 1
             if self._on_settled is not None:
-                self._on_settled(entry, now - entry.sent_at if entry.sent_at else 0.0)
+                self._on_settled(entry, now - entry.offered_at if entry.offered_at else 0.0)
         self._pump()
         self._changed.set()
 

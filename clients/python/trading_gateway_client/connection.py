@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from trading_gateway_client.errors import HandshakeRefused
 from trading_gateway_client.forms import Form
 
 _ABNORMAL = 1006
+# picows logs each connect at INFO and each refusal as an error; whoever uses this library is told by exceptions.
+_QUIET = "trading_gateway_client"
+logging.getLogger(f"picows.{_QUIET}").setLevel(logging.CRITICAL + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +102,7 @@ async def open_connection(
             extra_headers=headers,
             websocket_handshake_timeout=10.0,
             max_redirects=0,
-            # The product's own log says what happened; picows would log every refusal as an error.
-            logger_name="quiet",
+            logger_name=_QUIET,
         )
     except WSInvalidStatusError as error:
         raise _refusal(error) from None

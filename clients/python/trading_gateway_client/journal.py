@@ -26,8 +26,10 @@ class Entry:
     sequence: int
     message_type: str
     frame: bytes
-    # Seconds of the event loop's clock at the first send; 0.0: not sent by this process yet.
-    sent_at: float = 0.0
+    # Seconds of the event loop's clock when it was given to this client; 0.0: by an earlier run of the program.
+    offered_at: float = 0.0
+    # How often it went over the wire.
+    attempts: int = 0
     # The code of its nack, once it was refused.
     refusal: str = ""
 

@@ -1,0 +1,120 @@
+"""A real Apache Kafka of one broker, from Maven artifacts. Needs Java 17 or later and Maven, and says so when they lack.
+
+``python -m tests.support.kafka --port P --dir D`` runs one until SIGTERM.
+"""
+
+import base64
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from tests.support.children import start_child, stop_child
+from tests.support.ports import free_port
+
+_HERE = Path(__file__).resolve().parent
+_JARS = _HERE.parents[2] / ".cache" / "kafka"
+_START_TIMEOUT = 90.0
+
+
+class KafkaMissing(RuntimeError):
+    """Java, Maven or the broker's artifacts cannot be had; the message says what to do."""
+
+
+def fetch_jars() -> Path:
+    """The folder of the broker's jars, filled by Maven at the first use; raises KafkaMissing."""
+    for program, package in (("java", "openjdk-17-jre-headless"), ("mvn", "maven")):
+        if shutil.which(program) is None:
+            raise KafkaMissing(f"{program} is missing: install {package} (.ci/run does), the tests use a real Kafka")
+    pom = (_HERE / "pom.xml").read_bytes()
+    stamp = _JARS / "pom.xml"
+    if not stamp.exists() or stamp.read_bytes() != pom:
+        shutil.rmtree(_JARS, ignore_errors=True)
+        _JARS.mkdir(parents=True)
+        command = ["mvn", "-q", "-B", "-f", str(_HERE / "pom.xml"), "dependency:copy-dependencies"]
+        done = subprocess.run([*command, f"-DoutputDirectory={_JARS}"], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise KafkaMissing(f"Maven cannot fetch Apache Kafka:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        stamp.write_bytes(pom)
+    return _JARS
+
+
+class KafkaBroker:
+    """One broker that keeps its port and its data over ``kill`` and ``start``."""
+
+    def __init__(self, directory: Path, port: int = 0) -> None:
+        self.port = port or free_port()
+        self.bootstrap = f"127.0.0.1:{self.port}"
+        self.log = directory / "kafka.log"
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when it accepts connections."""
+        jars = fetch_jars()
+        settings = self._directory / "server.properties"
+        if not settings.exists():
+            self._format(jars, settings)
+        self._process = start_child(self._java(jars, "kafka.Kafka", str(settings)), self.log)
+        deadline = time.monotonic() + _START_TIMEOUT
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                break
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise RuntimeError(f"Kafka does not start:\n{self.log.read_text()[-3000:]}")
+
+    def kill(self) -> None:
+        """As a machine that loses its power."""
+        self._signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            stop_child(self._process, 20)
+            self._process = None
+
+    def wait(self) -> int:
+        assert self._process is not None
+        return self._process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+        self._process.wait()
+        self._process = None
+
+    def _java(self, jars: Path, *arguments: str) -> list[str]:
+        log4j = f"-Dlog4j2.configurationFile={_HERE / 'log4j2.properties'}"
+        return ["java", "-Xmx512m", log4j, "-cp", f"{jars}/*", *arguments]
+
+    def _format(self, jars: Path, settings: Path) -> None:
+        controller = free_port()
+        values = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
+            "controller.listener.names": "CONTROLLER",
+            "log.dirs": str(self._directory / "data"),
+            "offsets.topic.replication.factor": "1",
+            "offsets.topic.num.partitions": "4",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "group.initial.rebalance.delay.ms": "0",
+            "num.partitions": "6",
+        }
+        self._directory.mkdir(parents=True, exist_ok=True)
+        draft = settings.with_suffix(".tmp")
+        draft.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+        cluster = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=").replace("-", "A")
+        command = self._java(jars, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(draft))
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"Kafka cannot format its folder:\n{done.stdout[-1000:]}{done.stderr[-2000:]}")
+        draft.replace(settings)
