@@ -22,9 +22,11 @@ from tenants.models import (
     Company,
     MT5Account,
     RevokedToken,
-    SubscriptionTier,
     User,
 )
+
+# More rows than are ever written while one transaction that revokes a token is open.
+_REVOKED_OVERLAP = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,9 @@ def terminal_access(user_id: str) -> TerminalAccess | None:
     tier = company.tier
     # More rows than the plan allows, as after a downgrade: the oldest count.
     pairs = ActivePair.objects.filter(user=user).order_by("pk").values_list("symbol", flat=True)[: tier.pair_limit]
-    accounts = MT5Account.objects.filter(owner=user, is_active=True).order_by("pk")
+    of_company = MT5Account.objects.filter(company=company, is_active=True).order_by("pk")
+    within_plan = of_company.values("pk")[: tier.company_account_limit]
+    accounts = of_company.filter(owner=user, pk__in=within_plan)
     logins = accounts.values_list("login", flat=True)[: tier.user_account_limit]
     rate = tier.message_rate_limit
     return TerminalAccess(
@@ -96,8 +100,13 @@ def access_versions(company_ids: Collection[str]) -> dict[str, int]:
 
 
 def revoked_tokens(after_id: int) -> list[tuple[int, str, float]]:
-    """(row id, jti, expiry in Unix seconds) of revoked tokens that have not expired, rows after ``after_id`` only."""
-    rows = RevokedToken.objects.filter(pk__gt=after_id, expires_at__gt=timezone.now()).order_by("pk")
+    """(row id, jti, expiry in Unix seconds) of revoked tokens that have not expired, in the order of their ids.
+
+    The last rows up to ``after_id`` come again. Ids are given out when a row is written, yet transactions commit in
+    another order: a row with a lower id may appear after one with a higher id was read.
+    """
+    seen_for_good = after_id - _REVOKED_OVERLAP
+    rows = RevokedToken.objects.filter(pk__gt=seen_for_good, expires_at__gt=timezone.now()).order_by("pk")
     return [(row.pk, row.jti, row.expires_at.timestamp()) for row in rows]
 
 
@@ -140,11 +149,6 @@ def raise_access_version(company_ids: Collection[uuid.UUID]) -> None:
     Company.objects.filter(pk__in=company_ids).update(access_version=F("access_version") + 1)
 
 
-def raise_access_version_of_tier(tier: SubscriptionTier) -> None:
-    """For a change of a tier's limits: it concerns every company that has it."""
-    Company.objects.filter(tier=tier).update(access_version=F("access_version") + 1)
-
-
 def _set_user_active(user_id: str, *, is_active: bool) -> None:
     with transaction.atomic():
         user = User.objects.get(pk=user_id)
@@ -170,7 +174,13 @@ def _refusal(user: User, company: Company) -> str:
 
 
 def _access_until(company: Company) -> float:
-    return math.inf if company.paid_until is None else (company.paid_until + company.grace).timestamp()
+    if company.paid_until is None:
+        return math.inf
+    try:
+        return (company.paid_until + company.grace).timestamp()
+    except OverflowError:
+        # An operator's "for ever", as in the year 9999.
+        return math.inf
 
 
 def _uuid(text: str) -> uuid.UUID | None:

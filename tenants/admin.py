@@ -1,4 +1,4 @@
-"""The operator's plain admin: superusers only. Room: tenants.
+"""The operator's plain admin, for nobody else. Room: tenants.
 
 Whatever changes what users may do raises the access version of the companies it concerns, in the same transaction.
 """
@@ -14,7 +14,7 @@ from django.forms import ModelForm
 from django.http import HttpRequest
 
 from tenants import access
-from tenants.api_keys import create_api_key
+from tenants.api_keys import create_api_key, digest_of
 from tenants.models import ActivePair, ApiKey, Company, MT5Account, RevokedToken, SubscriptionTier, User
 
 
@@ -32,10 +32,12 @@ def _company_ids(row: Model) -> set[uuid.UUID]:
 
 
 class OperatorAdmin(admin.ModelAdmin[Any]):
-    """Seen and used by superusers only."""
+    """Seen and used by operators only."""
 
     def has_module_permission(self, request: HttpRequest) -> bool:
-        return bool(request.user.is_active and request.user.is_superuser)
+        user = request.user
+        # The role too: a flag set by mistake must not show a company's people all companies.
+        return isinstance(user, User) and user.is_active and user.is_superuser and user.role == User.Role.OPERATOR
 
     def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return self.has_module_permission(request)
@@ -147,7 +149,9 @@ class ApiKeyAdmin(OperatorAdmin):
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: ModelForm[Any], change: bool) -> None:
         key = create_api_key(obj.user, obj.name, expires_at=obj.expires_at)
-        obj.pk = ApiKey.objects.get(prefix=key[:12]).pk
+        row = ApiKey.objects.get(digest=digest_of(key))
+        # The admin's log and its answer name the key by these.
+        obj.pk, obj.prefix = row.pk, row.prefix
         self.message_user(request, f"Copy the key now, it is not shown again: {key}", messages.WARNING)
 
     @admin.action(description="Revoke the chosen keys", permissions=["view"])

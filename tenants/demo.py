@@ -2,6 +2,7 @@
 
 import json
 import os
+import uuid
 from pathlib import Path
 from typing import TypedDict
 
@@ -65,22 +66,22 @@ def seed_demo(secrets_file: Path) -> Demo:
     for row in COMPANIES:
         tier = SubscriptionTier.objects.get(code=row["tier"])
         Company.objects.get_or_create(slug=row["slug"], defaults={"name": row["name"], "tier": tier})
-    users = [_person(place, known.get(name, {})) for place, (name, _, _) in enumerate(_PEOPLE)]
-    raise_access_version(
-        list(Company.objects.filter(slug__in=[c["slug"] for c in COMPANIES]).values_list("pk", flat=True))
-    )
+    changed: set[uuid.UUID] = set()
+    users = [_person(place, known.get(name, {}), changed) for place, (name, _, _) in enumerate(_PEOPLE)]
+    raise_access_version(changed)
     kept = {user["username"]: {"password": user["password"], "api_key": user["api_key"]} for user in users}
     if kept != known:
         _write_secret(secrets_file, json.dumps(kept, indent=2))
     return {"companies": COMPANIES, "users": users}
 
 
-def _person(place: int, known: dict[str, str]) -> DemoUser:
+def _person(place: int, known: dict[str, str], changed: set[uuid.UUID]) -> DemoUser:
+    """Adds to ``changed`` the company whose users may do more than before."""
     name, role, slug = _PEOPLE[place]
     company = Company.objects.select_related("tier").get(slug=slug) if slug else None
     is_operator = role == User.Role.OPERATOR
     defaults = {"role": role, "company": company, "is_staff": is_operator, "is_superuser": is_operator}
-    user, _ = User.objects.get_or_create(username=name, defaults=defaults)
+    user, is_new = User.objects.get_or_create(username=name, defaults=defaults)
     password = known.get("password") or new_password()
     if not user.check_password(password):
         user.set_password(password)
@@ -88,10 +89,11 @@ def _person(place: int, known: dict[str, str]) -> DemoUser:
     key = known.get("api_key", "")
     if company is not None:
         for symbol in list(DEMO_SYMBOLS)[: company.tier.pair_limit]:
-            ActivePair.objects.get_or_create(user=user, symbol=symbol)
-        MT5Account.objects.get_or_create(
-            login=str(1_000_000 + place), broker_server=BROKER_SERVER, defaults={"company": company, "owner": user}
-        )
+            is_new |= ActivePair.objects.get_or_create(user=user, symbol=symbol)[1]
+        account = {"company": company, "login": str(1_000_000 + place), "broker_server": BROKER_SERVER}
+        is_new |= MT5Account.objects.get_or_create(**account, defaults={"owner": user})[1]
+        if is_new:
+            changed.add(company.pk)
         if user_of_api_key(key) != user:
             revoke_api_keys(ApiKey.objects.filter(user=user, name=KEY_NAME))
             key = create_api_key(user, KEY_NAME)

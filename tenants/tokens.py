@@ -5,7 +5,6 @@ algorithm, pinned: what a token's header says about it is compared, never obeyed
 """
 
 import base64
-import binascii
 import time
 import uuid
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from django.conf import settings
@@ -26,6 +26,8 @@ from tenants.models import User
 
 ISSUER = "api-gateway"
 TOKEN_SIZE_LIMIT = 4_096
+# What a row of revoked tokens holds: a token that could not be revoked is not taken.
+JTI_SIZE_LIMIT = 64
 # A secret has at least as many bytes as the hash (RFC 7518, 3.2).
 _SECRET_SIZES = {"HS256": 32, "HS384": 48, "HS512": 64}
 _KEY_KINDS: Mapping[str, tuple[type, type]] = {
@@ -113,12 +115,16 @@ class Keyring:
 
     def verify(self, token: str, *, now: float) -> TokenClaims:
         """Raises TokenError; ``now`` in Unix seconds."""
-        if len(token) > TOKEN_SIZE_LIMIT:
+        # A token is ASCII: anything else could not even be encoded to be read.
+        if len(token) > TOKEN_SIZE_LIMIT or not token.isascii():
             raise _invalid()
         try:
             header = jwt.get_unverified_header(token)
         except jwt.PyJWTError:
             raise _invalid() from None
+        # No extension is understood here, so one that must be understood is refused (RFC 7515, 4.1.11).
+        if "crit" in header:
+            raise _invalid()
         kid = header.get("kid")
         key = self._keys.get(kid) if isinstance(kid, str) else None
         if key is None or header.get("alg") != key.algorithm or header.get("typ", "JWT") != "JWT":
@@ -154,8 +160,10 @@ def _claims(claims: dict[str, Any]) -> TokenClaims:
     try:
         data = identity_pb2.UserToken.FromString(base64.b64decode(claims["data"], validate=True))
         tier = identity_pb2.SubscriptionTier.Name(data.subscription_tier).removeprefix("TIER_")
-    except (binascii.Error, DecodeError, ValueError):
+    except (DecodeError, ValueError):
         raise _invalid() from None
+    if len(claims["jti"]) > JTI_SIZE_LIMIT:
+        raise _invalid()
     if data.user_id != claims["sub"] or data.expires_at != claims["exp"] or not data.company_id:
         raise _invalid()
     return TokenClaims(data.user_id, data.company_id, tier, claims["jti"], claims["iat"], claims["exp"])
@@ -185,7 +193,7 @@ def _read_key(place: int, item: str) -> _Key:
 def _read_secret(where: str, kid: str, algorithm: str, material: str) -> _Key:
     try:
         secret = base64.b64decode(material + "=" * (-len(material) % 4), altchars=b"-_", validate=True)
-    except binascii.Error:
+    except ValueError:
         raise ImproperlyConfigured(f"{where}: the secret is not url-safe base64") from None
     size = _SECRET_SIZES[algorithm]
     if len(secret) < size or len(set(secret)) < size // 4:
@@ -205,7 +213,7 @@ def _read_pem(where: str, kid: str, algorithm: str, path: Path) -> _Key:
             public: Any = private.public_key()
         else:
             private, public = None, serialization.load_pem_public_key(pem)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ImproperlyConfigured(f"{where}: the file holds no PEM key without a password") from None
     if not isinstance(public, public_kind) or (private is not None and not isinstance(private, private_kind)):
         raise ImproperlyConfigured(f"{where}: the file holds a key of another kind than {algorithm} needs")

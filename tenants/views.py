@@ -1,5 +1,6 @@
 """The exchange of a terminal's API key for a token. Room: tenants."""
 
+import re
 import time
 from functools import cache
 from http import HTTPStatus
@@ -9,7 +10,6 @@ from django.conf import settings
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_POST
 
 from tenants import access
 from tenants.api_keys import user_of_api_key
@@ -18,6 +18,7 @@ from tenants.problems import problem
 from tenants.tokens import issue_for
 
 _BODY_LIMIT = 4_096
+_CONTENT_LENGTH = re.compile(r"[0-9]{1,18}")
 _REFUSALS = {
     "company_suspended": (403, "the company is suspended: ask its admin"),
     "payment_required": (402, "the company's paid time is over: its admin can renew it"),
@@ -32,24 +33,46 @@ _decode = msgspec.json.Decoder(KeyExchange).decode
 
 
 @csrf_exempt  # no cookie is read here: the key in the body is the proof
-@require_POST
 def exchange_api_key(request: HttpRequest) -> HttpResponse:
     """``{"api_key": "gwk_…"}`` → 201 with a short-lived token; every error is problem+json."""
+    if request.method != "POST":
+        answer = problem(405, "method_not_allowed", "send a POST")
+        answer["Allow"] = "POST"
+        return answer
     if request.content_type != "application/json":
         return problem(415, "unsupported_media_type", "send application/json")
-    if int(request.headers.get("Content-Length") or 0) > _BODY_LIMIT:
-        return problem(413, "too_large", f"the body takes at most {_BODY_LIMIT} bytes")
-    try:
-        key = _decode(request.body).api_key
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return problem(400, "malformed", 'send {"api_key": "gwk_…"}')
-    wait = max(_limiter().wait_for(request.META.get("REMOTE_ADDR", "")), _limiter().wait_for(key[:12]))
+    key = _key_of(request)
+    if isinstance(key, HttpResponse):
+        return key
+    # The address first: whoever is held back by it must not use up the attempts of somebody else's key.
+    address = request.META.get("REMOTE_ADDR", "")
+    wait = _limiter().wait_for(f"address {address}") or _limiter().wait_for(f"key {key[:12]}")
     if wait:
         return problem(429, "rate_limited", "too many exchanges: try again later", retry_after=wait)
     try:
         return _exchange(key)
     except DatabaseError:
         return problem(503, "identity_unavailable", "try again", retry_after=5)
+
+
+def _key_of(request: HttpRequest) -> str | HttpResponse:
+    """The key in the body, or the answer to a body that holds none."""
+    malformed = problem(400, "malformed", 'send {"api_key": "gwk_…"}')
+    length = request.headers.get("Content-Length", "")
+    if length and _CONTENT_LENGTH.fullmatch(length) is None:
+        return malformed
+    too_large = problem(413, "too_large", f"the body takes at most {_BODY_LIMIT} bytes")
+    if int(length or 0) > _BODY_LIMIT:
+        return too_large
+    try:
+        # A chunked body comes without a length: what is read is bounded whatever the header says.
+        body = request.read(_BODY_LIMIT + 1)
+        if len(body) > _BODY_LIMIT:
+            return too_large
+        return _decode(body).api_key
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError):
+        # Not JSON, not UTF-8, nested too deeply, or cut off by the peer.
+        return malformed
 
 
 def _exchange(key: str) -> HttpResponse:
@@ -76,4 +99,5 @@ def _exchange(key: str) -> HttpResponse:
 @cache
 def _limiter() -> AttemptLimiter:
     rate = settings.GATEWAY_TOKEN_EXCHANGE_RATE_LIMIT
-    return AttemptLimiter(rate, 5 * rate)
+    # A rate below one in five seconds must still let a first attempt through.
+    return AttemptLimiter(rate, max(1.0, 5 * rate))

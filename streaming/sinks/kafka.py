@@ -19,7 +19,8 @@ from streaming.sinks.topics import ensure_topics, wait_for_producer_id
 
 log = structlog.get_logger(__name__)
 
-# Reports are asked for this often while something is in flight, and this often otherwise (for errors and statistics).
+# Seconds. While something is in flight, what has gathered is handed over and reports are asked for this often, and this
+# often otherwise (for errors and statistics).
 _BUSY_POLL = 0.001
 _IDLE_POLL = 0.1
 _RECONNECT_PAUSE = 1.0
@@ -83,6 +84,7 @@ class KafkaSink:
         self._partitions = partitions
         self._replication = replication
         self._producer: Producer | None = None
+        self._queue: list[tuple[str, bytes, bytes, Receipt, Headers | None]] = []
         self._delivered: list[Receipt] = []
         self._failed: list[Receipt] = []
         self._failure = ""
@@ -104,27 +106,31 @@ class KafkaSink:
         self._connecting = asyncio.get_running_loop().create_task(self._connect())
 
     def publish(self, topic: str, key: bytes, value: bytes, receipt: Receipt, headers: Headers | None = None) -> None:
-        producer = self._producer
-        report = partial(self._report, receipt)
+        self._queue.append((topic, key, value, receipt, headers))
         self.in_flight += 1
         self.in_flight_size += receipt[4]
-        try:
-            if producer is None:
-                raise BufferError("not connected")
-            if headers is None:
-                producer.produce(topic, value, key, on_delivery=report)
-            else:
-                producer.produce(topic, value, key, on_delivery=report, headers=list(headers))
-        except (BufferError, KafkaException) as error:
-            # Reported like any other failure, on the next turn: the session's own call must have ended by then.
-            self._failed.append(receipt)
-            self._failure = str(error)
         if self.in_flight >= self._in_flight_limit or self.in_flight_size >= self._in_flight_max_size:
             self.is_full = True
         if not self._busy:
             self._busy = True
             self._progress = time.monotonic()
-            self._schedule(_BUSY_POLL)
+            self._schedule(0)
+
+    def _produce(self) -> None:
+        """Hands over what has gathered since the last turn: librdkafka's thread then wakes once for all of it."""
+        queue, self._queue = self._queue, []
+        producer, report = self._producer, self._report
+        for topic, key, value, receipt, headers in queue:
+            try:
+                if producer is None:
+                    raise BufferError("not connected")
+                if headers is None:
+                    producer.produce(topic, value, key, on_delivery=partial(report, receipt))
+                else:
+                    producer.produce(topic, value, key, on_delivery=partial(report, receipt), headers=list(headers))
+            except (BufferError, KafkaException) as error:
+                self._failed.append(receipt)
+                self._failure = str(error)
 
     def _report(self, receipt: Receipt, error: KafkaError | None, _message: Message) -> None:
         """Runs inside poll(); must not raise."""
@@ -141,6 +147,8 @@ class KafkaSink:
 
     def _turn(self) -> None:
         self._timer = None
+        if self._queue:
+            self._produce()
         self._collect()
         if self._fatal:
             self.reset(f"fatal producer error: {self._fatal}")
@@ -188,6 +196,8 @@ class KafkaSink:
                 log.warning("kafka_reset", reason=reason, in_flight=self.in_flight)
             producer.purge(in_queue=True, in_flight=True, blocking=False)
             producer.poll(0)
+            self._failed += [queued[3] for queued in self._queue]
+            self._queue = []
             self._failure = reason
             self._collect()
         if not self._closing and (self._connecting is None or self._connecting.done()):

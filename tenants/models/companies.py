@@ -2,8 +2,10 @@
 
 import datetime
 import uuid
+from collections.abc import Iterable
 
 from django.db import models
+from django.db.models.base import ModelBase
 
 from tenants.models.tiers import SubscriptionTier
 
@@ -38,3 +40,22 @@ class Company(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def save(
+        self,
+        *,
+        force_insert: bool | tuple[ModelBase, ...] = False,
+        force_update: bool = False,
+        using: str | None = None,
+        update_fields: Iterable[str] | None = None,
+    ) -> None:
+        """Writes all but ``access_version``, which only rises in the database: a stale copy would take it back."""
+        if not self._state.adding and not force_insert:
+            if update_fields is None:
+                fields = {field.name for field in self._meta.concrete_fields if not field.primary_key}
+                # Deferred fields go by the name of their attribute: tier_id.
+                deferred = self.get_deferred_fields()
+                fields -= {field.name for field in self._meta.concrete_fields if field.attname in deferred}
+                update_fields = fields
+            update_fields = set(update_fields) - {"access_version"}
+        super().save(force_insert=force_insert, force_update=force_update, using=using, update_fields=update_fields)

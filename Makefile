@@ -1,0 +1,66 @@
+# Everything a developer runs. Each target does its own set-up.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PROTOS := $(wildcard proto/gateway/v1/*.proto)
+CLIENT_PB := clients/python/trading_gateway_client/pb
+
+.PHONY: run test check lint types imports migrations bench proto format clean
+.DEFAULT_GOAL := run
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11")'
+	@echo "Making the virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run-stamp: requirements.txt | $(BIN)/python
+	@echo "Installing the packages the gateway runs on (a minute, once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev-stamp: requirements-dev.txt $(VENV)/.run-stamp
+	@echo "Installing what the tests and checks need (a minute, once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.bench-stamp: benchmarks/requirements.txt $(VENV)/.dev-stamp
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	@touch $@
+
+# The whole product on this machine until Ctrl-C. GATEWAY_PORT moves it, GATEWAY_DEMO=0 leaves out the terminals.
+run: $(VENV)/.run-stamp
+	@exec $(BIN)/python manage.py demo
+
+# Needs Java 17 and Maven for a real Kafka; .ci/run installs them.
+test: $(VENV)/.dev-stamp
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint types imports migrations test
+
+lint: $(VENV)/.dev-stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev-stamp
+	$(BIN)/mypy .
+
+imports: $(VENV)/.dev-stamp
+	$(BIN)/lint-imports
+
+migrations: $(VENV)/.dev-stamp
+	$(BIN)/python manage.py makemigrations --check --dry-run
+
+# Measures against the peers; ARGS='--quick' for a look. A real Kafka is started for it.
+bench: $(VENV)/.bench-stamp
+	$(BIN)/python -m benchmarks $(ARGS)
+
+proto: $(VENV)/.dev-stamp
+	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. $(PROTOS)
+	cp $(foreach part,control envelope payloads,$(wildcard proto/gateway/v1/$(part)_pb2.py*)) $(CLIENT_PB)/
+
+format: $(VENV)/.dev-stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .run .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache staticfiles

@@ -1,0 +1,100 @@
+"""From nothing to a gateway that takes terminals, step by step. Room: gateway_project (demo)."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from django.conf import settings
+from django.core.management import CommandError, call_command
+from django.db import DatabaseError, connections
+
+from gateway_project.demo.children import Child
+from gateway_project.demo.screen import Screen
+from gateway_project.demo.services import Services, is_port_free, listens_on
+from gateway_project.demo.traffic import fetch
+from gateway_project.local_state import write_processes
+from tenants.demo import seed_demo
+
+_T = TypeVar("_T")
+_TIMEOUT = 30.0
+_LOG_LINES = 20
+
+
+class StartFailed(Exception):
+    """The text says what to do."""
+
+
+def has_port(child: Child) -> bool:
+    """Whether an embedded service has said where it listens, which is noted then."""
+    if port := child.announced_port():
+        listens_on(child, port)
+    return port > 0
+
+
+class Startup:
+    """``check`` is called between steps and while waiting, and raises when the user wants to stop."""
+
+    def __init__(self, port: int, services: Services, screen: Screen, check: Callable[[], None]) -> None:
+        self._port = port
+        self._services = services
+        self._screen = screen
+        self._check = check
+        self._state_dir = settings.GATEWAY_STATE_DIR
+
+    def run(self) -> None:
+        """Raises StartFailed; what was started by then is the caller's to stop."""
+        began = time.monotonic()
+        if not is_port_free(self._port):
+            hint = f"choose another one, for example GATEWAY_PORT={self._port + 1} make run"
+            raise StartFailed(f"port {self._port} is in use by another program: {hint}")
+        for log in (self._state_dir / "logs").glob("*.log"):
+            log.unlink()
+        # Nothing of an earlier start may be taken for running.
+        write_processes(self._state_dir, [])
+        for child in self._services.embedded:
+            child.start(time.monotonic())
+        # They start while the database is prepared.
+        self._step("database", lambda: call_command("migrate", verbosity=0, interactive=False))
+        demo = self._step("demo companies and logins", lambda: seed_demo(self._state_dir / "demo.json"))
+        connections.close_all()
+        for child in self._services.embedded:
+            self._step(f"{child.name}, in memory", partial(self._await, child, partial(_not_listening, child)))
+        write_processes(self._state_dir, self._services.records())
+        gateway, *others = self._services.product
+        gateway.start(time.monotonic())
+        self._step("gateway", lambda: self._await(gateway, self._not_ready))
+        for child in others:
+            child.start(time.monotonic())
+        write_processes(self._state_dir, self._services.records())
+        self._screen.say(f"ready after {time.monotonic() - began:.1f} s")
+        self._screen.header(self._port, self._services.all(), self._services.absent, demo, self._state_dir)
+
+    def _step(self, what: str, work: Callable[[], _T]) -> _T:
+        self._check()
+        began = time.monotonic()
+        try:
+            result = work()
+        except (DatabaseError, CommandError) as error:
+            raise StartFailed(f"{what}: {error}") from error
+        self._screen.step(what, time.monotonic() - began)
+        return result
+
+    def _await(self, child: Child, missing: Callable[[], str]) -> None:
+        """``missing``: what is not there yet, "" when all is."""
+        deadline = time.monotonic() + _TIMEOUT
+        while what := missing():
+            self._check()
+            if child.has_ended or time.monotonic() > deadline:
+                why = "ended" if child.has_ended else f"was not ready within {_TIMEOUT:g} s: {what}"
+                last = "\n".join(child.output().splitlines()[-_LOG_LINES:])
+                raise StartFailed(f"{child.name} {why}; the end of {child.log}:\n{last}")
+            time.sleep(0.1)
+
+    def _not_ready(self) -> str:
+        status, text = fetch(self._port, "/readyz")
+        return "" if status == 200 else text or "no answer from /readyz"
+
+
+def _not_listening(child: Child) -> str:
+    return "" if has_port(child) else "it has not said where it listens"

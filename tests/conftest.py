@@ -1,0 +1,84 @@
+"""The real parts that tests stand on, each started at its first use and ended with the run."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.gateway import Gateway, make_template
+from tests.support.kafka import KafkaBroker
+from tests.support.valkey import Valkey
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    """A real Apache Kafka that all tests share; nobody may stop it."""
+    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def own_kafka(tmp_path: Path) -> Iterator[KafkaBroker]:
+    """A real Apache Kafka for one test, which may kill it."""
+    broker = KafkaBroker(tmp_path / "own-kafka")
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """A real Valkey that all tests share."""
+    server = Valkey()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[Valkey]:
+    """A real Valkey for one test, which may stop it."""
+    server = Valkey()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def state_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder with the demo and 150 bench users, to be copied."""
+    folder = tmp_path_factory.mktemp("template")
+    make_template(folder, users=150)
+    return folder
+
+
+@pytest.fixture
+def make_gateway(
+    state_template: Path, tmp_path: Path, kafka: KafkaBroker, valkey: Valkey
+) -> Iterator[Callable[..., Gateway]]:
+    """Makes gateways on the shared Kafka and Valkey; keyword arguments are settings and win over those."""
+    made: list[Gateway] = []
+
+    def make(**settings: str) -> Gateway:
+        values = {
+            "GATEWAY_KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
+            "REDIS_URL": valkey.url,
+            "GATEWAY_USER_CONNECT_RATE_LIMIT": "200",
+            **settings,
+        }
+        gateway = Gateway(state_template, tmp_path, **values)
+        made.append(gateway)
+        return gateway
+
+    yield make
+    for gateway in made:
+        if gateway.process is not None:
+            gateway.stop()
+
+
+@pytest.fixture
+def gateway(make_gateway: Callable[..., Gateway]) -> Gateway:
+    """One that is ready."""
+    return make_gateway().start()

@@ -1,0 +1,45 @@
+"""Fixtures of the tenants room."""
+
+from collections.abc import Iterator
+
+import pytest
+from django.test import Client
+from pytest_django import Settings
+
+from tenants import tokens, views
+from tenants.models import User
+from tests.tenants.cast import Cast, make_cast, secret_item
+
+
+@pytest.fixture(autouse=True)
+def identity_settings(settings: Settings) -> Iterator[None]:
+    """Known keys, attempts that start afresh, and passwords that cost nothing."""
+    settings.GATEWAY_JWT_KEYS = secret_item("one")
+    settings.GATEWAY_TOKEN_LEEWAY = 0.0
+    settings.GATEWAY_TOKEN_TTL = 3600.0
+    settings.GATEWAY_TOKEN_TTL_LIMIT = 86_400.0
+    settings.GATEWAY_TOKEN_EXCHANGE_RATE_LIMIT = 10.0
+    settings.GATEWAY_BENCHMARK = False
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    tokens.default_keyring.cache_clear()
+    views._limiter.cache_clear()
+    yield
+    tokens.default_keyring.cache_clear()
+    views._limiter.cache_clear()
+
+
+@pytest.fixture
+def cast(db: None) -> Cast:
+    return make_cast()
+
+
+@pytest.fixture
+def operator(db: None) -> User:
+    return User.objects.create_superuser("operator", password="a long enough password")
+
+
+@pytest.fixture
+def operator_client(operator: User) -> Client:
+    client = Client()
+    client.force_login(operator)
+    return client
