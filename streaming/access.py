@@ -122,10 +122,12 @@ class AccessDirectory:
 
     async def _poll_revoked(self, listener: AccessListener) -> None:
         rows = await self._ask(lambda: tenants_access.revoked_tokens(self._revoked_row))
-        if rows:
-            self._revoked_row = rows[-1][0]
-            self._revoked.update({jti: expires_at for _, jti, expires_at in rows})
-            listener.tokens_revoked([jti for _, jti, _ in rows])
+        # The last rows come again each time: transactions do not commit in the order of their ids.
+        fresh = {jti: expires_at for _, jti, expires_at in rows if jti not in self._revoked}
+        if fresh:
+            self._revoked_row = max(self._revoked_row, rows[-1][0])
+            self._revoked.update(fresh)
+            listener.tokens_revoked(fresh.keys())
         now = time.time()
         self._revoked = {jti: expires_at for jti, expires_at in self._revoked.items() if expires_at + 60 > now}
 

@@ -1,5 +1,7 @@
 """WebSocket routes. Room: streaming."""
 
+from typing import Any, cast
+
 from channels.routing import URLRouter
 from django.urls import path, re_path
 
@@ -22,6 +24,6 @@ async def _not_found(scope: Event, receive: Receive, send: Send) -> None:
 websocket_application = URLRouter(
     [
         path("ws/mt5", TerminalConsumer.as_asgi(runtime=process_runtime)),
-        re_path("", _not_found),
+        re_path("", cast(Any, _not_found)),
     ]
 )

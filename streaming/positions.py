@@ -56,7 +56,7 @@ class PositionStore:
         except (RedisError, OSError, TimeoutError) as error:
             self._note(error)
             return 0
-        return int(value) if value and value.isdecimal() else 0
+        return int(value) if value and value.isdigit() else 0
 
     async def flush(self) -> None:
         """Writes what has moved; keeps it for the next time when Redis does not answer."""

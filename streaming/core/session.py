@@ -117,8 +117,8 @@ class Session:
             self._refuse_unread(data, error, admitted, now, now_us)
             return
         except DecodeError:
-            error = MessageRefused(NackCode.MALFORMED, "the frame is not a MessageEnvelope")
-            self._refuse_unread(data, error, admitted, now, now_us)
+            unread = MessageRefused(NackCode.MALFORMED, "the frame is not a MessageEnvelope")
+            self._refuse_unread(data, unread, admitted, now, now_us)
             return
 
         message_type = envelope.message_type

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 _METADATA_TIMEOUT = 5.0
 # librdkafka's settings for a client that is no producer; the rest would only make it warn.

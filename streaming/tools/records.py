@@ -1,7 +1,7 @@
 """A Kafka record as JSON that a person can read. Room: streaming.tools."""
 
 import base64
-from typing import Any
+from typing import Any, cast
 
 from confluent_kafka import Message
 from google.protobuf.message import DecodeError
@@ -12,7 +12,7 @@ from streaming.core.replies import plain
 
 
 def describe(record: Message) -> dict[str, Any]:
-    """``topic, partition, offset, timestamp_ms, key, headers`` and ``envelope``, or ``value_base64`` when it is none."""
+    """``topic, partition, offset, timestamp_ms, key, headers`` and ``envelope`` (``value_base64`` when it is none)."""
     value = record.value() or b""
     described: dict[str, Any] = {
         "topic": record.topic(),
@@ -31,7 +31,8 @@ def describe(record: Message) -> dict[str, Any]:
 
 
 def headers_of(record: Message) -> dict[str, str]:
-    return {name: text_of(value) for name, value in record.headers() or []}
+    headers = cast("list[tuple[str, bytes | str | None]]", record.headers() or [])
+    return {name: text_of(value) for name, value in headers}
 
 
 def text_of(value: bytes | str | None) -> str:

@@ -51,9 +51,7 @@ class Simulation:
 
     async def run(self, duration: float | None, settle_timeout: float, stopped: asyncio.Event) -> dict[str, Any]:
         """Streams for ``duration`` seconds (None: until ``stopped``), settles, and returns the report."""
-        senders = [
-            asyncio.create_task(self._stream(place, terminal)) for place, terminal in enumerate(self._terminals)
-        ]
+        senders = [asyncio.create_task(self._stream(place, terminal)) for place, terminal in enumerate(self._terminals)]
         try:
             async with asyncio.timeout(duration):
                 await stopped.wait()
@@ -69,7 +67,10 @@ class Simulation:
     async def _stream(self, place: int, terminal: Terminal) -> None:
         await asyncio.sleep(place * _CONNECT_SPACING)
         client = GatewayClient(
-            self._url, terminal.token, form=self._load.form, on_settled=lambda e, s: self._settled(terminal, client, e, s)
+            self._url,
+            terminal.token,
+            form=self._load.form,
+            on_settled=lambda entry, seconds: self._settled(terminal, client, entry, seconds),
         )
         self._clients.append(client)
         try:
@@ -116,7 +117,7 @@ class Simulation:
             self._journal.write(f"{terminal.name} {client.stream_id} {entry.sequence}\n")
 
     def report(self) -> dict[str, Any]:
-        """``sent = acknowledged + refused + lost``; the latter got no answer in time. ``ack_ms`` from send to answer."""
+        """``sent = acknowledged + refused + lost``, the latter without an answer in time; ``ack_ms``: send to answer."""
         outcomes = [client.outcomes for client in self._clients]
         refusals, closes, handshakes = Counter[str](), Counter[int](), Counter[int]()
         for one in outcomes:

@@ -1,4 +1,4 @@
-"""Who the simulated terminals are: tokens from a file, users made for load, or the demo's API keys. Room: streaming.tools."""
+"""Who the simulated terminals are: of a file, made for load, or the demo's. Room: streaming.tools."""
 
 import json
 from pathlib import Path

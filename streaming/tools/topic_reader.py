@@ -1,4 +1,4 @@
-"""Reads a topic as the command-line tools do: every partition, no consumer group, nothing committed. Room: streaming.tools."""
+"""Reads a topic for the command line: every partition, no group, nothing committed. Room: streaming.tools."""
 
 import time
 from collections.abc import Iterator

@@ -10,7 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Frame, apply_mask
+from websockets.frames import Frame
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # a build without its C part
+    from websockets.utils import apply_mask
 
 EXTENSION = "gateway.connection"
 _PING = b"\x89\x00"
@@ -127,7 +132,7 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if hasattr(self, "scope"):
             # The task that runs the application starts on the next turn of the loop, so it sees this.
-            self.scope["extensions"][EXTENSION] = {"connection": self}  # type: ignore[index]  # uvicorn sets it
+            self.scope["extensions"][EXTENSION] = {"connection": self}
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self.loop.time()

@@ -15,7 +15,9 @@ def _die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def start_child(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+def start_child(
+    command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """Starts ``command`` with its output appended to ``log``; it ends with this process, however that ends."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:

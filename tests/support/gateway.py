@@ -40,7 +40,9 @@ def clean_environment(state_dir: Path, **settings: str) -> dict[str, str]:
     return {**kept, "PYTHONUNBUFFERED": "1", "GATEWAY_STATE_DIR": str(state_dir), **settings}
 
 
-def run_manage(*arguments: str, environment: dict[str, str], timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
+def run_manage(
+    *arguments: str, environment: dict[str, str], timeout: float = 120.0
+) -> subprocess.CompletedProcess[str]:
     """Runs one command to its end; its status and output are the caller's to judge."""
     command = [sys.executable, str(ROOT / "manage.py"), *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
@@ -58,7 +60,9 @@ def make_template(state_dir: Path, users: int) -> None:
     environment = clean_environment(state_dir, GATEWAY_BENCHMARK="1")
     manage("migrate", "-v0", environment=environment)
     manage("seed_demo", environment=environment)
-    (state_dir / "bench.json").write_text(manage("seed_bench", "--users", str(users), "--json", environment=environment))
+    (state_dir / "bench.json").write_text(
+        manage("seed_bench", "--users", str(users), "--json", environment=environment)
+    )
 
 
 class Gateway:

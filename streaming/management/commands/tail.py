@@ -26,9 +26,7 @@ class Command(BaseCommand):
             raise CommandError("--max takes a number of at least 1")
         try:
             with TopicReader(options["topic"]) as reader:
-                records = reader.follow(
-                    from_beginning=options["from_beginning"], idle_timeout=options["idle_timeout"]
-                )
+                records = reader.follow(from_beginning=options["from_beginning"], idle_timeout=options["idle_timeout"])
                 for number, record in enumerate(records, start=1):
                     self._print(describe(record), as_json=options["json"])
                     if number == wanted:

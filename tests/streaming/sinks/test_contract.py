@@ -123,7 +123,7 @@ def read_from(bootstrap: str, start: dict[tuple[str, int], int]) -> list[Record]
             if message is not None:
                 assert message.error() is None
                 headers = dict(message.headers() or [])
-                records.append((message.topic(), message.key(), message.value(), headers))
+                records.append(cast(Record, (message.topic(), message.key(), message.value(), headers)))
         return records
     finally:
         consumer.close()

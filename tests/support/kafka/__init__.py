@@ -1,4 +1,4 @@
-"""A real Apache Kafka of one broker, from Maven artifacts. Needs Java 17 or later and Maven, and says so when they lack.
+"""A real Apache Kafka of one broker, from Maven artifacts; says so when Java 17 or Maven lack.
 
 ``python -m tests.support.kafka --port P --dir D`` runs one until SIGTERM.
 """

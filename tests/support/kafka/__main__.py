@@ -9,7 +9,9 @@ from tests.support.kafka import KafkaBroker, KafkaMissing
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.support.kafka", description="A real Apache Kafka, one broker.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.support.kafka", description="A real Apache Kafka, one broker."
+    )
     parser.add_argument("--port", type=int, default=9092)
     parser.add_argument("--dir", type=Path, required=True, help="its data, logs and settings; kept over restarts")
     options = parser.parse_args()
