@@ -28,6 +28,7 @@ from tenants.tokens import Keyring, TokenClaims, TokenError
 _TOKEN_SUBPROTOCOL = "gateway.token."  # noqa: S105 (a prefix, not a token)
 _BEARER = re.compile(r"[Bb]earer +(\S+)")
 _ADDRESS_LIMIT = 20_000
+_QUERY_FIELD_LIMIT = 20
 
 REFUSALS: Mapping[str, tuple[int, CloseCode, str]] = {
     "user_disabled": (403, CloseCode.USER_DISABLED, "this user is disabled: ask the company's admin"),
@@ -91,7 +92,12 @@ class Handshake:
             tokens.append(match[1])
         if len(tokens) > 1:
             raise AdmissionRefused(401, "token_invalid", "send one token")
-        query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True, max_num_fields=20)
+        text = scope.get("query_string", b"").decode("latin-1")
+        try:
+            query = parse_qs(text, keep_blank_values=True, max_num_fields=_QUERY_FIELD_LIMIT)
+        except ValueError:
+            detail = f"the query takes at most {_QUERY_FIELD_LIMIT} fields"
+            raise AdmissionRefused(400, "query_invalid", detail) from None
         stream_id = query.get("stream", [""])[-1]
         if stream_id and not is_stream_id(stream_id):
             raise AdmissionRefused(400, "stream_invalid", "stream takes 1 to 64 of A-Z a-z 0-9 . _ : -")
@@ -169,14 +175,16 @@ class AdmissionDesk:
         return claims
 
     def _check_address(self, address: str, now: float) -> None:
-        bucket = self._addresses.get(address)
+        bucket = self._addresses.pop(address, None)
         if bucket is None:
             if len(self._addresses) >= _ADDRESS_LIMIT:
-                # The oldest half: whoever was not seen again since has rested long enough to be full anyway.
+                # The half that was not seen for longest: its buckets have most likely filled up again.
                 for old in list(self._addresses)[: _ADDRESS_LIMIT // 2]:
                     del self._addresses[old]
             rate = self._address_rate_limit
-            bucket = self._addresses[address] = TokenBucket(rate, 5 * rate, now)
+            bucket = TokenBucket(rate, 5 * rate, now)
+        # Put back as the last one: the order is by the last use.
+        self._addresses[address] = bucket
         if not bucket.take(now):
             retry = bucket.retry_after_ms() / 1000
             raise AdmissionRefused(429, "connect_rate", "too many connects from this address", retry_after=retry)

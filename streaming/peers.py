@@ -68,8 +68,10 @@ class AsgiPeer:
     def __init__(self, send: Send, outbound_max_size: int, on_slow: Callable[[], None]) -> None:
         self._send = send
         self._outbound_max_size = outbound_max_size
-        self._on_slow = on_slow
+        # Called once.
+        self._on_slow: Callable[[], None] | None = on_slow
         self._queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._end: dict[str, Any] | None = None
         self._size = 0
         self._writing_since = 0.0
         self._loop = asyncio.get_running_loop()
@@ -80,19 +82,33 @@ class AsgiPeer:
     def send(self, data: bytes | str) -> None:
         self._size += len(data)
         if self._size > self._outbound_max_size:
-            self._on_slow()
+            on_slow, self._on_slow = self._on_slow, None
+            if on_slow is not None:
+                on_slow()
             return
         self._queue.put_nowait({"type": "websocket.send", "bytes" if isinstance(data, bytes) else "text": data})
 
     def close(self, code: CloseCode, reason: str) -> None:
-        self._queue.put_nowait({"type": "websocket.close", "code": int(code), "reason": reason[:123]})
+        # At most 123 bytes after the code (RFC 6455, 5.5 and 5.5.1).
+        reason = reason.encode()[:123].decode(errors="ignore")
+        self._end = {"type": "websocket.close", "code": int(code), "reason": reason}
+        self._queue.put_nowait(self._end)
         self._queue.put_nowait(None)
+        # Whoever waits to read must see the end of the connection.
+        self._reading.set()
 
     def abort(self) -> None:
+        """Drops what waits, so that the close is the next thing the server is given."""
         self._task.cancel()
+        self._queue = asyncio.Queue()
+        self._queue.put_nowait(self._end or {"type": "websocket.close", "code": int(CloseCode.INTERNAL_ERROR)})
+        self._queue.put_nowait(None)
+        self._task = self._loop.create_task(self._write())
+        self._reading.set()
 
     def pause(self) -> None:
-        self._reading.clear()
+        if self._end is None:
+            self._reading.clear()
 
     def resume(self) -> None:
         self._reading.set()

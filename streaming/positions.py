@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 # Only ever raises a position: a dying process must not overwrite what its successor has written.
 _RAISE = """
 for i = 1, #KEYS do
-  local known = tonumber(redis.call('GET', KEYS[i]) or '-1')
+  local known = tonumber(redis.call('GET', KEYS[i]) or '-1') or -1
   if tonumber(ARGV[i + 1]) > known then
     redis.call('SET', KEYS[i], ARGV[i + 1], 'EX', ARGV[1])
   end
@@ -67,8 +67,9 @@ class PositionStore:
         keys = [key for key in self._dirty if key in streams]
         self._dirty.clear()
         for start in range(0, len(keys), _BATCH):
-            batch = keys[start : start + _BATCH]
-            values = [streams[key].position.acknowledged for key in batch if key in streams]
+            # The registry may have forgotten some of them while the batch before was written.
+            batch = [key for key in keys[start : start + _BATCH] if key in streams]
+            values = [streams[key].position.acknowledged for key in batch]
             try:
                 await self._redis.eval(_RAISE, len(batch), *map(_redis_key, batch), self._ttl, *values)
             except (RedisError, OSError, TimeoutError) as error:

@@ -75,6 +75,8 @@ class Registry:
             entry = self.users[policy.user_id] = UserEntry(TokenBucket(rate, rate, now), connects, set())
         else:
             entry.bucket.change(rate, rate)
+        # Also for whoever never comes further than the handshake.
+        entry.idle_since = now
         return entry
 
     def stream(self, key: StreamKey, acknowledged: int) -> StreamEntry:

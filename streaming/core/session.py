@@ -28,28 +28,10 @@ class Session:
     """The life of one connection between accept and close."""
 
     __slots__ = (
-        "_first",
-        "_identity_headers",
-        "_key",
-        "_noticed",
-        "_paused",
-        "_stopped",
-        "_unread",
-        "_urgent_at",
-        "ack_sent",
-        "ack_waiting",
-        "bucket",
-        "closed",
-        "context",
-        "endpoint",
-        "form",
-        "in_flight",
-        "peer",
-        "policy",
-        "position",
-        "session_id",
-        "stream_id",
-    )
+        "_first", "_identity_headers", "_key", "_noticed", "_paused", "_stopped", "_unread", "_urgent_at", "ack_sent",
+        "ack_waiting", "bucket", "closed", "context", "endpoint", "form", "in_flight", "peer", "policy", "position",
+        "session_id", "stream_id",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -95,7 +77,7 @@ class Session:
     # --- Frames ------------------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes | str, now: float, now_us: int) -> None:
-        """Takes one complete WebSocket message.
+        """Takes one complete WebSocket message; bytes of text that are no UTF-8 come as ``surrogateescape`` makes them.
 
         ``now``: seconds of the monotonic clock; ``now_us``: Unix microseconds. Never raises for what a client can send.
         """
@@ -124,7 +106,7 @@ class Session:
         message_type = envelope.message_type
         route = context.routes.get(message_type)
         if route is None and message_type in _CONTROL:
-            self._control(message_type, envelope, data, admitted, now, now_us)
+            self._control(message_type, envelope.payload, problem if admitted else self._over_rate(), now_us)
             return
         sequence = envelope.sequence
         stream_id = envelope.stream_id
@@ -141,10 +123,7 @@ class Session:
             return
         try:
             if not admitted:
-                retry = self.bucket.retry_after_ms()
-                raise MessageRefused(
-                    NackCode.RATE_LIMITED, "over the messages a second of the plan", retry_after_ms=retry
-                )
+                raise self._over_rate()
             if problem is not None:
                 raise problem
             if route is None:
@@ -222,12 +201,8 @@ class Session:
         self._unread += 1
         if not self.context.sink.available:
             self.end_unavailable(0)
-        elif admitted:
-            self._refuse(data, "", 0, error, now, now_us)
         else:
-            reason = "over the messages a second of the plan"
-            retry = self.bucket.retry_after_ms()
-            self._refuse(data, "", 0, MessageRefused(NackCode.RATE_LIMITED, reason, retry_after_ms=retry), now, now_us)
+            self._refuse(data, "", 0, error if admitted else self._over_rate(), now, now_us)
 
     def _keep(
         self, data: bytes | str, message_type: str, sequence: int, error: MessageRefused, now: float, now_us: int
@@ -235,7 +210,7 @@ class Session:
         """Writes the frame as it came to failed-messages; its sequence is settled when Kafka has it."""
         failed = self.context.counts.failed_messages
         failed[error.code] = failed.get(error.code, 0) + 1
-        value = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+        value = data.encode(errors="surrogateescape") if isinstance(data, str) else data
         headers = [
             *self._identity_headers,
             ("reason", error.code.encode()),
@@ -269,42 +244,36 @@ class Session:
 
     # --- Control messages --------------------------------------------------------------------------------------------
 
-    def _control(
-        self,
-        message_type: str,
-        envelope: envelope_pb2.MessageEnvelope,
-        data: bytes | str,
-        admitted: bool,
-        now: float,
-        now_us: int,
-    ) -> None:
-        if not admitted:
-            retry = self.bucket.retry_after_ms()
-            error = MessageRefused(NackCode.RATE_LIMITED, "over the messages a second", retry_after_ms=retry)
-            self._refuse(data, message_type, 0, error, now, now_us)
-            return
+    def _control(self, message_type: str, payload: bytes, problem: MessageRefused | None, now_us: int) -> None:
         try:
-            if message_type == "gateway.ping":
-                ping = control_pb2.Ping.FromString(envelope.payload)
-                pong = control_pb2.Pong(client_time_ms=ping.client_time_ms, server_time_ms=now_us // 1000)
-                self.say("gateway.pong", pong)
-                return
-            token = control_pb2.Refresh.FromString(envelope.payload).token
+            if problem is not None:
+                raise problem
+            self._answer(message_type, payload, now_us)
         except DecodeError:
-            error = MessageRefused(NackCode.PAYLOAD_MISMATCH, "the payload is not of its message_type")
-            self._nack(0, error)
-            self._count_refusal(message_type, error.code)
-            return
-        try:
-            self.context.refresh(self, token)
+            self._refuse_control(message_type, NackCode.PAYLOAD_MISMATCH, "the payload is not of its message_type")
         except RefreshRefused as refused:
-            error = MessageRefused(NackCode.TOKEN_INVALID, refused.reason)
-            self._count_refusal(message_type, error.code)
-            self._nack(0, error)
+            self._refuse_control(message_type, NackCode.TOKEN_INVALID, refused.reason)
             if refused.fatal:
                 self.end(CloseCode.TOKEN_INVALID, refused.reason)
-            return
-        self.say("gateway.policy", policy_message(self.policy, self.context.limits))
+        except MessageRefused as error:
+            self._count_refusal(message_type, error.code)
+            self._nack(0, error)
+
+    def _refuse_control(self, message_type: str, code: NackCode, reason: str) -> None:
+        self._count_refusal(message_type, code)
+        self._nack(0, MessageRefused(code, reason))
+
+    def _answer(self, message_type: str, payload: bytes, now_us: int) -> None:
+        if message_type == "gateway.ping":
+            client_time_ms = control_pb2.Ping.FromString(payload).client_time_ms
+            self.say("gateway.pong", control_pb2.Pong(client_time_ms=client_time_ms, server_time_ms=now_us // 1000))
+        else:
+            self.context.refresh(self, control_pb2.Refresh.FromString(payload).token)
+            self.say("gateway.policy", policy_message(self.policy, self.context.limits))
+
+    def _over_rate(self) -> MessageRefused:
+        reason = "over the messages a second of the plan"
+        return MessageRefused(NackCode.RATE_LIMITED, reason, retry_after_ms=self.bucket.retry_after_ms())
 
     def welcome(self, now_us: int, token_expires_at_ms: int) -> None:
         """The first message of a connection."""

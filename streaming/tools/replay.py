@@ -79,23 +79,15 @@ def judge(
     sink = _OneMessageSink(failed_topic)
     context = SessionContext(routes, failed_topic, sink, ConnectionLimits(), lambda *_: None, lambda *_: None)
     # A JSON frame begins with a brace, which no MessageEnvelope does: it would open a group of field 15.
-    text = _text_of(value) if value.lstrip().startswith(b"{") else None
+    is_text = value.lstrip().startswith(b"{")
     session = _ReplaySession(
         context,
         session_id=session_id,
         policy=policy,
         bucket=TokenBucket(1.0, 2.0, 0.0),
         peer=_DeafPeer(),
-        form=FORMS[PROTOBUF if text is None else JSON],
+        form=FORMS[JSON if is_text else PROTOBUF],
     )
     session.refused = Refused("malformed", "a control message is not replayed")
-    session.receive(value if text is None else text, 0.0, received_at)
+    session.receive(value.decode(errors="surrogateescape") if is_text else value, 0.0, received_at)
     return session.refused if sink.accepted is None else sink.accepted
-
-
-def _text_of(value: bytes) -> str | None:
-    try:
-        # As the session wrote it: a lone surrogate passes.
-        return value.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        return None

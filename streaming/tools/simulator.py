@@ -117,7 +117,7 @@ class Simulation:
             self._journal.write(f"{terminal.name} {client.stream_id} {entry.sequence}\n")
 
     def report(self) -> dict[str, Any]:
-        """``sent = acknowledged + refused + lost``, the latter without an answer in time; ``ack_ms``: send to answer."""
+        """``sent = acknowledged + refused + lost`` (no answer in time); ``ack_ms`` is from send to answer."""
         outcomes = [client.outcomes for client in self._clients]
         refusals, closes, handshakes = Counter[str](), Counter[int](), Counter[int]()
         for one in outcomes:

@@ -207,6 +207,8 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
             try:
                 data = data.decode()  # type: ignore[union-attr]  # frames hold bytes
             except UnicodeDecodeError:
+                # The message gets its answer and its record first; RFC 6455 (8.1) then asks for the end.
+                self._deliver(data.decode(errors="surrogateescape"))  # type: ignore[union-attr]
                 self.conn.fail(1007, "text that is not UTF-8")
                 self.handle_parser_exception()
                 return

@@ -5,7 +5,9 @@ from trading_gateway_client.errors import (
     ConnectionEnded,
     GatewayClientError,
     HandshakeRefused,
+    JournalCorrupt,
     JournalFull,
+    MessageTooLarge,
     TokenUnavailable,
 )
 from trading_gateway_client.journal import DiskJournal, Entry, Journal
@@ -22,7 +24,9 @@ __all__ = [
     "GatewayClientError",
     "HandshakeRefused",
     "Journal",
+    "JournalCorrupt",
     "JournalFull",
+    "MessageTooLarge",
     "Notification",
     "Outcomes",
     "Tick",

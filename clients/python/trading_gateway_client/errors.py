@@ -1,5 +1,12 @@
 """What can go wrong, as exceptions that carry what the gateway said."""
 
+_LONGEST_WAIT = 3600.0
+
+
+def seconds_of(retry_after: str) -> float:
+    """Seconds of a Retry-After header, an hour at most; 0.0 when it is absent, a date or nonsense."""
+    return min(float(retry_after), _LONGEST_WAIT) if retry_after.isascii() and retry_after.isdecimal() else 0.0
+
 
 class GatewayClientError(Exception):
     """Base of all errors of this library."""
@@ -32,10 +39,18 @@ class HandshakeRefused(GatewayClientError):
         return self.status in (429, 500, 502, 503, 504)
 
 
+class JournalCorrupt(GatewayClientError):
+    """A line in the middle of a journal file cannot be read; the file is left as it was."""
+
+
 class JournalFull(GatewayClientError):
     """As many messages wait for their acknowledgement as the journal holds; ``send`` waits instead."""
 
     retryable = True
+
+
+class MessageTooLarge(GatewayClientError):
+    """The message is larger than the gateway takes; it was not queued."""
 
 
 class TokenUnavailable(GatewayClientError):
@@ -49,3 +64,7 @@ class TokenUnavailable(GatewayClientError):
     @property
     def retryable(self) -> bool:  # type: ignore[override]  # depends on the answer
         return self.status == 0 or self.status in (429, 500, 502, 503, 504)
+
+
+class UnreadableAnswer(GatewayClientError):
+    """Something came from the other side that is no answer of a gateway."""

@@ -3,8 +3,10 @@
 import json
 from typing import Any, Protocol, cast
 
-from google.protobuf.message import Message
+from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.message import DecodeError, Message
 
+from trading_gateway_client.errors import UnreadableAnswer
 from trading_gateway_client.pb import control_pb2, envelope_pb2, payloads_pb2
 
 Control = (
@@ -28,7 +30,10 @@ _CONTROL: dict[str, type[Message]] = {
 
 
 class Form(Protocol):
-    """``frame`` encodes a message to the gateway, ``read`` an answer; None for an answer this version does not know."""
+    """``frame`` encodes a message to the gateway, ``read`` an answer.
+
+    ``read`` gives None for an answer this version does not know, and raises UnreadableAnswer for what is none.
+    """
 
     subprotocol: str
     is_text: bool
@@ -56,9 +61,12 @@ class ProtobufForm:
         ).SerializeToString()
 
     def read(self, data: bytes) -> Control | None:
-        envelope = envelope_pb2.MessageEnvelope.FromString(data)
-        kind = _CONTROL.get(envelope.message_type)
-        return None if kind is None else cast(Control, kind.FromString(envelope.payload))
+        try:
+            envelope = envelope_pb2.MessageEnvelope.FromString(data)
+            kind = _CONTROL.get(envelope.message_type)
+            return None if kind is None else cast(Control, kind.FromString(envelope.payload))
+        except DecodeError as error:
+            raise UnreadableAnswer(str(error)) from None
 
 
 class JsonForm:
@@ -79,9 +87,15 @@ class JsonForm:
         return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
 
     def read(self, data: bytes) -> Control | None:
-        body = json.loads(data)
-        kind = _CONTROL.get(body["message_type"])
-        return None if kind is None else cast(Control, kind(**body["payload"]))
+        try:
+            body = json.loads(data)
+            kind = _CONTROL.get(body["message_type"])
+            # Fields that a newer gateway has added are no error.
+            return (
+                None if kind is None else cast(Control, ParseDict(body["payload"], kind(), ignore_unknown_fields=True))
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, ParseError, RecursionError) as error:
+            raise UnreadableAnswer(f"{type(error).__name__}: {error}") from None
 
 
 FORMS: dict[str, Form] = {"protobuf": ProtobufForm(), "json": JsonForm()}
@@ -96,7 +110,8 @@ def _plain(message: Message) -> dict[str, Any]:
         elif field.message_type is not None:
             values[field.name] = [_plain(item) for item in value]
         elif field.enum_type is not None:
-            values[field.name] = field.enum_type.values_by_number[value].name.rpartition("_")[2]
+            known = field.enum_type.values_by_number.get(value)
+            values[field.name] = value if known is None else known.name.rpartition("_")[2]
         else:
             values[field.name] = value
     return values

@@ -1,0 +1,139 @@
+"""Ten thousand broken frames: each ends in a topic, in failed-messages or in a nack, and nothing else happens."""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from google.protobuf.message import DecodeError
+
+from proto.gateway.v1 import control_pb2, envelope_pb2, payloads_pb2
+from streaming.core.codes import KEPT_REFUSALS
+from streaming.core.errors import MessageRefused
+from streaming.core.json_form import PayloadProblem, read_json
+from tests.support.gateway import Gateway, until
+from tests.support.kafka import KafkaBroker
+from tests.support.raw_client import BINARY, CLOSE, TEXT, RawClient
+from tests.support.topics import Topics
+
+COUNT = 10_000
+_PING = envelope_pb2.MessageEnvelope(message_type="gateway.ping").SerializeToString()
+
+
+def valid_frames() -> list[tuple[int, bytes]]:
+    """One of each type in both forms."""
+    payloads = {
+        "tick_data": payloads_pb2.BatchTickData(
+            ticks=[payloads_pb2.Tick(symbol="EURUSD", bid=1.1, ask=1.2, time_msc=1_700_000_000_000, volume=1.0)] * 3
+        ),
+        "trading_signal": payloads_pb2.TradingSignal(symbol="EURUSD", action="TRADE_ACTION_BUY", price=1.1, volume=0.1),
+        "user_event": payloads_pb2.UserEvent(event_type="login", attributes={"build": "4000"}),
+        "notification": payloads_pb2.Notification(title="Margin call", body="Level 50 %"),
+    }
+    frames = [
+        (
+            BINARY,
+            envelope_pb2.MessageEnvelope(
+                message_type=kind, payload=payload.SerializeToString(), timestamp=1_700_000_000_000, correlation_id="c-1"
+            ).SerializeToString(),
+        )
+        for kind, payload in payloads.items()
+    ]
+    tick = {"symbol": "EURUSD", "bid": 1.1, "ask": 1.2, "time_msc": 1_700_000_000_000, "volume": 1}
+    bodies = [
+        {"message_type": "tick_data", "sequence": 0, "timestamp": 1_700_000_000_000, "ticks": [tick] * 3},
+        {"message_type": "trading_signal", "payload": {"symbol": "EURUSD", "action": "BUY", "price": 1.1}},
+        {"message_type": "user_event", "payload": {"event_type": "login", "attributes": {"build": "4000"}}},
+        {"message_type": "notification", "payload": {"title": "Margin call", "severity": "WARNING"}},
+    ]
+    return frames + [(TEXT, json.dumps(body).encode()) for body in bodies]
+
+
+def mutated(source: random.Random, data: bytes) -> bytes:
+    """One to four flipped bits."""
+    broken = bytearray(data)
+    for _ in range(source.randint(1, 4)):
+        broken[source.randrange(len(broken))] ^= 1 << source.randrange(8)
+    return bytes(broken)
+
+
+def sequence_of(opcode: int, data: bytes) -> int:
+    """The sequence that a flipped bit may have made; 0 when there is none or nothing can be read."""
+    try:
+        if opcode == BINARY:
+            return envelope_pb2.MessageEnvelope.FromString(data).sequence
+        return read_json(data.decode()).sequence
+    except PayloadProblem as problem:
+        return problem.envelope.sequence
+    except (MessageRefused, DecodeError, UnicodeDecodeError):
+        return 0
+
+
+@dataclass
+class Prober:
+    """Sends frame after frame and hears what became of each."""
+
+    gateway: Gateway
+    outcomes: Counter[str] = field(default_factory=Counter)
+    client: RawClient | None = None
+
+    def probe(self, opcode: int, data: bytes) -> None:
+        if self.client is None:
+            self.client = RawClient(self.gateway.port)
+            assert self.client.open(self.gateway.users[0].token, subprotocol="gateway.v1.protobuf") == 101
+        self.client.send(opcode, data)
+        # Answers come in order: whatever this frame gets comes before the answer to this ping.
+        self.client.send(BINARY, _PING)
+        code = ""
+        while (received := self.client.read()) is not None and received.opcode != CLOSE:
+            envelope = envelope_pb2.MessageEnvelope.FromString(received.payload)
+            if envelope.message_type == "gateway.nack":
+                nack = control_pb2.Nack.FromString(envelope.payload)
+                assert code == "", f"one frame, two nacks: {code} and {nack}"
+                code = nack.code
+            elif envelope.message_type == "gateway.pong":
+                break
+        else:
+            # Text that is no UTF-8 is answered first and ends the connection then.
+            assert received is not None
+            assert (received.close_code, code) == (1007, "malformed")
+            self.hang_up()
+        self.outcomes["topic" if not code else "failed" if code in KEPT_REFUSALS else "nack"] += 1
+        if sequence_of(opcode, data):
+            # A sequence of its own would make the next frame a gap or a duplicate.
+            self.hang_up()
+
+    def hang_up(self) -> None:
+        if self.client is not None:
+            self.client.close()
+            self.client = None
+
+
+def test_ten_thousand_mutated_frames_are_all_accounted_for(
+    make_gateway: Callable[..., Gateway], kafka: KafkaBroker
+) -> None:
+    topics = Topics(kafka.bootstrap)
+    gateway = make_gateway(**topics.settings, GATEWAY_BENCHMARK="1").start()
+    source = random.Random(20_240_229)
+    frames = valid_frames()
+    prober = Prober(gateway)
+    for number in range(COUNT):
+        opcode, data = frames[number % len(frames)]
+        prober.probe(opcode, mutated(source, data))
+    prober.hang_up()
+
+    outcomes = prober.outcomes
+    assert outcomes.total() == COUNT
+    assert min(outcomes["topic"], outcomes["failed"], outcomes["nack"]) > 50, outcomes
+    until(lambda: gateway.metric("gateway_in_flight_messages") == 0, 20, "everything settled")
+    assert len(topics.read()) == outcomes["topic"]
+    assert len(topics.read_failed()) == outcomes["failed"]
+    assert gateway.errors() == []
+    # What reaches a topic is what its schema says, and nothing a client added.
+    for record in topics.read():
+        envelope = record.envelope
+        assert envelope.user_id == gateway.users[0].user_id
+        known = envelope_pb2.MessageEnvelope.FromString(record.value)
+        known.DiscardUnknownFields()
+        assert known.SerializeToString(deterministic=True) == envelope.SerializeToString(deterministic=True)

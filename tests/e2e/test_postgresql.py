@@ -1,0 +1,54 @@
+"""The same on a real PostgreSQL: the tenant rules, and the way from a terminal to Kafka."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.gateway import ROOT, Gateway, clean_environment, manage
+from tests.support.postgres import Postgres
+from tests.support.terminal import Terminal
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    server = Postgres()
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_tenant_rules_hold_on_postgresql(postgres: Postgres) -> None:
+    environment = {**os.environ, "TESTS_DATABASE_URL": postgres.url, "DJANGO_SETTINGS_MODULE": "tests.settings"}
+    command = [sys.executable, "-m", "pytest", "tests/tenants", "-v", "--create-db"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
+
+
+def test_terminal_streams_with_its_company_in_postgresql(
+    make_gateway: Callable[..., Gateway], postgres: Postgres, tmp_path: Path
+) -> None:
+    gateway = make_gateway(DATABASE_URL=postgres.url)
+    manage("migrate", "-v0", environment=gateway.environment)
+    # The keys in the copied state belong to the rows of another database.
+    (gateway.state_dir / "demo.json").unlink()
+    gateway.manage("seed_demo")
+    gateway.start()
+    terminal = Terminal(gateway, gateway.manage("issue_token", "--user", "rinjani-sari").strip())
+    assert terminal.welcome["policy"]["tier"] == "ENTERPRISE"
+    terminal.tick(1)
+    terminal.wait_for_ack(1)
+    gateway.stop()
+    assert gateway.errors() == []
+
+
+def test_settings_of_the_product_reach_postgresql(postgres: Postgres, tmp_path: Path) -> None:
+    environment = clean_environment(tmp_path, DATABASE_URL=postgres.url)
+    assert "postgresql" in manage("shell", "--no-imports", "-c", _VENDOR, environment=environment)
+
+
+_VENDOR = "from django.db import connection; connection.ensure_connection(); print(connection.vendor)"

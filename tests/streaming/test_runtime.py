@@ -1,0 +1,300 @@
+"""One process as its terminals see it: acknowledgements, ends and changes of access; on a sink in memory."""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from proto.gateway.v1 import control_pb2
+from streaming.admission import Handshake
+from streaming.core.codes import CloseCode
+from streaming.core.errors import RefreshRefused
+from tests.streaming.core.cast import signal, ticks
+from tests.streaming.shell_cast import BOB, LIMITS, Live, Process, ShellPeer, Tenants, token_of, turns, upgrade
+
+
+@pytest.fixture
+def tenants(monkeypatch: pytest.MonkeyPatch) -> Tenants:
+    room = Tenants()
+    room.install(monkeypatch)
+    return room
+
+
+@pytest.fixture
+async def process(tenants: Tenants) -> AsyncIterator[Process]:
+    """Nothing is acknowledged by the clock: ``flush`` is the end of an interval."""
+    made = Process(tenants, limits=dataclasses.replace(LIMITS, ack_interval=600.0))
+    yield made
+    await made.runtime.stop()
+
+
+def flush(process: Process) -> None:
+    process.runtime._flush_acks()
+
+
+# --- Acknowledgements -------------------------------------------------------------------------------------------------
+
+
+async def test_acknowledgements_of_ticks_are_gathered(process: Process) -> None:
+    bob, alice = await process.connect(), await process.connect(token_of("alice"))
+    for sequence in (1, 2, 3):
+        bob.send(sequence=sequence)
+        alice.send(sequence=sequence)
+        process.sink.deliver()
+    assert (bob.acks(), alice.acks()) == ([], [])
+    flush(process)
+    assert (bob.acks(), alice.acks()) == ([3], [3])
+    flush(process)
+    assert (bob.acks(), alice.acks()) == ([3], [3])
+
+
+async def test_gathered_acknowledgements_come_by_themselves(tenants: Tenants) -> None:
+    process = Process(tenants, limits=dataclasses.replace(LIMITS, ack_interval=0.001))
+    bob = await process.connect()
+    for sequence in (1, 2):
+        bob.send(sequence=sequence)
+        process.sink.deliver()
+        while not bob.acks() or bob.acks()[-1] < sequence:
+            await asyncio.sleep(0.001)
+    assert bob.acks() == [1, 2]
+
+
+async def test_signal_is_acknowledged_at_once_with_all_before_it(process: Process) -> None:
+    bob = await process.connect()
+    bob.send(sequence=1)
+    bob.send("trading_signal", signal(), sequence=2)
+    bob.send("trading_signal", signal(), sequence=3)
+    process.sink.deliver(2)
+    assert bob.acks() == [2]
+    process.sink.deliver()
+    flush(process)
+    assert bob.acks() == [2, 3]
+
+
+async def test_message_kept_as_failed_is_acknowledged_at_once(process: Process) -> None:
+    bob = await process.connect()
+    bob.send("nonsense", ticks(), sequence=1)
+    process.sink.deliver()
+    assert bob.acks() == [1]
+
+
+async def test_connection_that_takes_over_hears_of_messages_of_the_one_before(process: Process) -> None:
+    old = await process.connect()
+    old.send("trading_signal", signal(), sequence=1)
+    new = await process.connect()
+    assert [welcome.last_acknowledged_sequence for welcome in new.heard("Welcome")] == [0]
+    new.send("trading_signal", signal(), sequence=1)
+    process.sink.deliver()
+    flush(process)
+    assert (old.acks(), new.acks(), len(process.sink.records)) == ([], [1], 1)
+
+
+async def test_connection_that_takes_over_is_ended_when_kafka_did_not_take_what_it_repeats(process: Process) -> None:
+    old = await process.connect()
+    old.send("trading_signal", signal(), sequence=1)
+    new = await process.connect()
+    new.send("trading_signal", signal(), sequence=1)
+    process.sink.fail()
+    assert new.close_code == 4003
+
+
+# --- Ends -------------------------------------------------------------------------------------------------------------
+
+
+async def test_replaced_stream_is_told_so_and_only_it(process: Process) -> None:
+    old, other = await process.connect(query="stream=s1"), await process.connect(query="stream=s2")
+    new = await process.connect(query="stream=s1")
+    assert (old.close_code, other.close_code, new.close_code) == (4006, 0, 0)
+    assert [message.reconnect for message in old.heard("Disconnect")] == [True]
+
+
+async def test_same_stream_id_of_another_user_replaces_nobody(process: Process) -> None:
+    bob, alice = await process.connect(), await process.connect(token_of("alice"))
+    assert (bob.close_code, alice.close_code) == (0, 0)
+
+
+@pytest.mark.parametrize(("late", "code"), [(-0.5, 0), (0.5, 4000)])
+async def test_connection_ends_when_its_token_and_the_grace_are_over(process: Process, late: float, code: int) -> None:
+    issued = int(time.time())
+    bob = await process.connect(token_of(ttl=60, now=issued))
+    over = time.monotonic() + issued + 60 - time.time() + LIMITS.token_grace
+    process.runtime.sweep(over + late)
+    assert bob.close_code == code
+
+
+async def test_new_token_moves_the_end(process: Process) -> None:
+    bob = await process.connect(token_of(ttl=60))
+    refresh(bob, token_of(ttl=600))
+    process.runtime.sweep(time.monotonic() + 500)
+    assert (bob.close_code, len(bob.heard("Policy"))) == (0, 1)
+    process.runtime.sweep(time.monotonic() + 600 + LIMITS.token_grace + 1)
+    assert bob.close_code == 4000
+
+
+def refresh(bob: Live, token: str) -> None:
+    bob.send("gateway.refresh", control_pb2.Refresh(token=token))
+
+
+@pytest.mark.parametrize(
+    ("token", "code"),
+    [
+        (token_of("alice"), 4500),
+        (token_of("bob", "beta"), 4500),
+        (token_of()[:-2], 4500),
+        ("", 4500),
+        (token_of(ttl=1, now=time.time() - 60), 0),
+    ],
+)
+async def test_token_that_is_not_taken_ends_the_connection_unless_it_is_only_late(
+    process: Process, token: str, code: int
+) -> None:
+    bob = await process.connect()
+    refresh(bob, token)
+    assert [nack.code for nack in bob.heard("Nack")] == ["token_invalid"]
+    assert bob.close_code == code
+
+
+@pytest.mark.parametrize(("verdict", "code"), [(CloseCode.SLOW_CONSUMER, 4001), (CloseCode.IDLE_TIMEOUT, 4002)])
+async def test_unresponsive_client_is_ended_with_a_hint(process: Process, verdict: CloseCode, code: int) -> None:
+    bob, alice = await process.connect(), await process.connect(token_of("alice"))
+    bob.peer.verdict = verdict
+    process.runtime.sweep(time.monotonic())
+    assert (bob.close_code, alice.close_code) == (code, 0)
+    [told] = bob.heard("Disconnect")
+    assert (told.reconnect, told.retry_after_ms, told.jitter_ms) == (True, 1_000, 2_000)
+
+
+async def test_client_that_offers_no_form_of_ours_is_told_which(process: Process) -> None:
+    bob = await process.connect(subprotocols=["mqtt"])
+    [told] = bob.heard("Disconnect")
+    assert (bob.close_code, told.reconnect) == (4507, False)
+    assert "gateway.v1.protobuf" in told.reason
+
+
+# --- Changes of access ------------------------------------------------------------------------------------------------
+
+
+async def test_new_limits_reach_every_connection_of_the_user(process: Process, tenants: Tenants) -> None:
+    first, second = await process.connect(), await process.connect(query="stream=s2")
+    alice = await process.connect(token_of("alice"))
+    tenants.change("bob", message_rate_limit=2.0, active_pairs=frozenset({"GBPUSD"}))
+    await process.runtime.directory.poll(process.runtime)
+    for bob in (first, second):
+        [policy] = bob.heard("Policy")
+        assert (policy.message_rate_limit, list(policy.active_pairs)) == (2.0, ["GBPUSD"])
+    assert [policy.message_rate_limit for policy in alice.heard("Policy")] == [50.0]
+    for sequence in (1, 2, 3):
+        first.send("user_event", signal(), sequence=sequence)
+    assert [nack.code for nack in first.heard("Nack")][-1] == "rate_limited"
+    await process.runtime.directory.poll(process.runtime)
+    assert len(first.heard("Policy")) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"refusal": "user_disabled"}, 4504),
+        ({"refusal": "company_suspended"}, 4503),
+        ({"refusal": "payment_required"}, 4502),
+    ],
+)
+async def test_user_who_may_no_longer_stream_is_cut_off(
+    process: Process, tenants: Tenants, change: dict[str, Any], code: int
+) -> None:
+    bobs = [await process.connect(query=f"stream=s{n}") for n in range(2)]
+    alice = await process.connect(token_of("alice"))
+    tenants.change("bob", **change)
+    await process.runtime.directory.poll(process.runtime)
+    assert ([bob.close_code for bob in bobs], alice.close_code) == ([code, code], 0)
+    [told] = bobs[0].heard("Disconnect")
+    assert (told.code, told.reconnect) == (code, False)
+
+
+async def test_user_who_is_deleted_is_cut_off(process: Process, tenants: Tenants) -> None:
+    bob = await process.connect()
+    tenants.change("alice")
+    del tenants.users["bob"]
+    await process.runtime.directory.poll(process.runtime)
+    assert bob.close_code == 4504
+
+
+async def test_user_who_has_moved_to_another_company_needs_a_new_token(process: Process, tenants: Tenants) -> None:
+    bob = await process.connect()
+    tenants.change("alice")
+    tenants.users["bob"] = dataclasses.replace(BOB, company_id="beta")
+    await process.runtime.directory.poll(process.runtime)
+    assert bob.close_code == 4501
+
+
+@pytest.mark.parametrize(("late", "code"), [(-0.5, 0), (0.5, 4502)])
+async def test_connection_ends_when_the_paid_time_is_over(
+    process: Process, tenants: Tenants, late: float, code: int
+) -> None:
+    until = time.time() + 60
+    tenants.change("bob", access_until=until)
+    bob = await process.connect()
+    process.runtime.sweep(time.monotonic() + until - time.time() + late)
+    assert bob.close_code == code
+
+
+async def test_payment_moves_the_end(process: Process, tenants: Tenants) -> None:
+    tenants.change("bob", access_until=time.time() + 60)
+    bob = await process.connect()
+    tenants.change("bob", access_until=time.time() + 3_600)
+    await process.runtime.directory.poll(process.runtime)
+    process.runtime.sweep(time.monotonic() + 100)
+    assert bob.close_code == 0
+
+
+async def test_revoked_token_ends_its_connections_and_no_other(process: Process, tenants: Tenants) -> None:
+    token = token_of()
+    one, same = await process.connect(token), await process.connect(token, query="stream=s2")
+    alice = await process.connect(token_of("alice"))
+    tenants.revoke(one.connection.jti)
+    await process.runtime.directory.poll(process.runtime)
+    assert (one.close_code, same.close_code, alice.close_code) == (4501, 4501, 0)
+    with pytest.raises(RefreshRefused):
+        process.runtime.refresh(alice.connection.session, token)
+
+
+# --- Drain ------------------------------------------------------------------------------------------------------------
+
+
+async def test_drain_waits_for_kafka_then_closes_with_a_hint(process: Process) -> None:
+    bobs = [await process.connect(query=f"stream=s{n}") for n in range(2)]
+    for sequence in (1, 2, 3):
+        bobs[0].send(sequence=sequence)
+    draining = asyncio.create_task(process.runtime.drain())
+    while not bobs[1].close_code:
+        await asyncio.sleep(0.001)
+    assert (bobs[0].close_code, bobs[0].peer.is_paused) == (0, True)
+    process.sink.deliver()
+    while not bobs[0].close_code:
+        await asyncio.sleep(0.001)
+    for bob in bobs:
+        assert bob.close_code == 1012
+        [told] = bob.heard("Disconnect")
+        assert (told.reconnect, told.retry_after_ms, told.jitter_ms) == (True, 500, 1_000)
+        bob.leave()
+    assert bobs[0].acks() == [3]
+    await draining
+    assert process.runtime.problems() == ["draining"]
+
+
+async def test_drain_ends_in_time_when_kafka_does_not_answer(process: Process) -> None:
+    bob = await process.connect()
+    bob.send(sequence=1)
+    await process.runtime.drain()
+    assert (bob.close_code, bob.acks()) == (1012, [])
+
+
+async def test_terminal_let_in_before_the_drain_that_opens_during_it_is_sent_on(process: Process) -> None:
+    admission = await process.runtime.desk.admit(Handshake.from_scope(upgrade(token_of())))
+    draining, peer = asyncio.create_task(process.runtime.drain()), ShellPeer()
+    await turns()
+    process.runtime.open(admission, peer, 0)
+    await draining
+    assert peer.closed is not None and peer.closed[0] == 1012
