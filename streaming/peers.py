@@ -53,7 +53,7 @@ class WirePeer:
         if wire.stalled_at and now - wire.stalled_at > outbound_timeout:
             return CloseCode.SLOW_CONSUMER
         if wire.ping_sent_at:
-            if now - wire.ping_sent_at > pong_timeout:
+            if not wire.is_paused and now - wire.ping_sent_at > pong_timeout:
                 # Data but no pong: the peer writes and does not read.
                 return CloseCode.SLOW_CONSUMER if wire.heard_at > wire.ping_sent_at else CloseCode.IDLE_TIMEOUT
         elif now - self._pinged_at >= ping_interval:

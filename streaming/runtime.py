@@ -176,6 +176,9 @@ class Runtime:
         session.welcome(int(unix_now * 1_000_000), int(expires_at * 1000))
         if admission.form_name not in FORMS:
             session.end(CloseCode.UNSUPPORTED_PROTOCOL, f"offer one of: {', '.join(FORMS)}")
+        elif self.is_draining:
+            # Admitted before the drain began, which has its list of connections already.
+            session.end(CloseCode.SERVICE_RESTART, "the gateway restarts", retry_after_ms=500, jitter_ms=1_000)
         return connection
 
     def close(self, connection: Connection, code: int) -> None:
@@ -216,14 +219,26 @@ class Runtime:
         if self._urgent:
             urgent, self._urgent = self._urgent, []
             for session in urgent:
-                session.flush_ack()
+                self._current(session).flush_ack()
 
     def on_failed(self, batch: list[Receipt], reason: str) -> None:
         log.warning("messages_not_recorded", count=len(batch), reason=reason)
         for session, _sequence, _received, route, _size in batch:
             if route is not None:
                 route.unrecorded += 1
+            # The connection that carries the stream now has been told nothing of what it sent again.
+            current = self._current(session)
+            if current is not session:
+                current.end_unavailable(0)
             session.failed()
+
+    def _current(self, session: Session) -> Session:
+        """The session that carries the stream of ``session`` now: itself, or the one that took its place."""
+        if session.closed:
+            entry = self.registry.streams.get((session.policy.user_id, session.stream_id))
+            if entry is not None and entry.connection is not None and entry.position is session.position:
+                return entry.connection.session
+        return session
 
     def on_room(self) -> None:
         """The sink was full and has room again."""
@@ -245,7 +260,7 @@ class Runtime:
         connections = self.registry.connections
         for session in waiting:
             session.ack_waiting = False
-            session.flush_ack()
+            self._current(session).flush_ack()
             connection = connections.get(session.session_id)
             if connection is None:
                 # Reports of a connection that has gone: its successor reads this position.

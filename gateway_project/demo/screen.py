@@ -122,10 +122,11 @@ def status_line(traffic: Traffic | None) -> str:
         return "the gateway does not answer"
     delay = "no delays yet"
     if traffic.delay_p50 is not None and traffic.delay_p99 is not None:
-        delay = f"delay p50 {traffic.delay_p50:.2f} ms, p99 {traffic.delay_p99:.2f} ms"
+        delay = f"delay p50 {traffic.delay_p50:.1f} / p99 {traffic.delay_p99:.1f} ms"
+    # Short enough for a terminal of 80 columns while the figures are the demo's.
     return (
-        f"{traffic.accepted:,.0f} accepted/s, {traffic.acknowledged:,.0f} acknowledged/s, "
-        f"{traffic.refused:,.0f} refused/s, {traffic.connections} connections, {delay}"
+        f"messages/s {traffic.accepted:,.0f}, acknowledged {traffic.acknowledged:,.0f}, "
+        f"refused {traffic.refused:,.0f}; {traffic.connections} terminals; {delay}"
     )
 
 

@@ -1,6 +1,7 @@
-"""uvicorn's HTTP protocol with a bound on the handshake. Room: streaming.wire.
+"""uvicorn's HTTP protocol with bounds on what a request may hold. Room: streaming.wire.
 
-uvicorn waits for ever for the end of a request's headers and, with httptools, takes any number of them.
+uvicorn waits for ever for the end of a request's headers and, with httptools, takes any number of them; Django stores a
+whole body, of any size, before a view sees the request.
 """
 
 import asyncio
@@ -9,8 +10,12 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
+# Bytes; what the API and the admin's forms take is far below.
+BODY_MAX_SIZE = 1_048_576
+
+
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """Ends a connection whose first request is not complete in time, or whose headers are too large."""
+    """Ends a connection whose request's headers are not complete in time, or whose headers or body are too large."""
 
     # Seconds and bytes; set once by the server before it listens.
     handshake_timeout = 5.0
@@ -20,6 +25,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **keywords)
         self._handshake_timer: asyncio.TimerHandle | None = None
         self._head_size = 0
+        self._body_size = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
@@ -30,20 +36,35 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._handshake_timer is None:
+            super().data_received(data)
+            return
+        room = self.handshake_max_size - self._head_size
+        self._head_size += len(data)
+        super().data_received(data[:room])
+        if len(data) <= room:
+            return
         if self._handshake_timer is not None:
-            self._head_size += len(data)
-            if self._head_size > self.handshake_max_size:
-                self._stop_timer()
-                self._answer(b"431 Request Header Fields Too Large")
-                return
-        super().data_received(data)
+            self._stop_timer()
+            self._answer(b"431 Request Header Fields Too Large")
+        elif not self.transport.is_closing():
+            # The rest belongs to the body, or to whoever took the connection over.
+            self.transport.get_protocol().data_received(data[room:])
 
     def on_headers_complete(self) -> None:
         self._stop_timer()
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._body_size += len(body)
+        if self._body_size <= BODY_MAX_SIZE:
+            super().on_body(body)
+        elif not self.transport.is_closing():
+            self._answer(b"413 Content Too Large")
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._body_size = 0
         if self._handshake_timer is None:
             # A later request on a connection that is kept alive.
             self._head_size = 0

@@ -95,6 +95,10 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
             self.ping_sent_at = self.loop.time()
             self.transport.write(_PING)
 
+    @property
+    def is_paused(self) -> bool:
+        return self._paused
+
     def pause(self) -> None:
         """Stops reading; messages of the chunk at hand are held until ``resume``."""
         if not self._paused:
@@ -106,6 +110,9 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         while self._held and not self._paused:
             self._deliver(self._held.popleft())
         if not self._paused and not self.transport.is_closing():
+            if self.ping_sent_at:
+                # The pong may have waited unread all the time.
+                self.ping_sent_at = self.loop.time()
             self.transport.resume_reading()
 
     def end(self, code: int, reason: str) -> None:

@@ -24,6 +24,7 @@ class Wire:
         self.loop = self.transport = self
         self.now = self.heard_at = 1_000.0
         self.ping_sent_at = self.stalled_at = 0.0
+        self.is_paused = False
         self.done: list[Any] = []
 
     def time(self) -> float:
@@ -91,6 +92,16 @@ def test_client_without_pong_is_idle_or_does_not_read(
     wire.now += silence
     assert check(peer) is verdict
     assert wire.done == ["ping"]
+
+
+def test_client_that_we_do_not_read_from_is_not_blamed_for_its_pong(wire: Wire, peer: WirePeer) -> None:
+    wire.now += PING_INTERVAL
+    check(peer)
+    wire.is_paused = True
+    wire.now += PONG_TIMEOUT + 0.1
+    assert check(peer) is None
+    wire.is_paused = False
+    assert check(peer) is CloseCode.IDLE_TIMEOUT
 
 
 @pytest.mark.parametrize(("stalled", "verdict"), [(5.0, None), (5.1, CloseCode.SLOW_CONSUMER)])

@@ -12,16 +12,21 @@ from picows import (
     WSError,
     WSFrame,
     WSInvalidStatusError,
+    WSInvalidURL,
     WSListener,
     WSMsgType,
     WSTransport,
     ws_connect,
 )
 
-from trading_gateway_client.errors import HandshakeRefused
+from trading_gateway_client.errors import HandshakeRefused, seconds_of
 from trading_gateway_client.forms import Form
 
 _ABNORMAL = 1006
+_CONNECT_TIMEOUT = 20.0
+_HANDSHAKE_TIMEOUT = 10.0
+# Seconds in which a peer that is gone for good may still take our last bytes.
+_FLUSH_TIMEOUT = 2.0
 # picows logs each connect at INFO and each refusal as an error; whoever uses this library is told by exceptions.
 _QUIET = "trading_gateway_client"
 logging.getLogger(f"picows.{_QUIET}").setLevel(logging.CRITICAL + 1)
@@ -45,8 +50,11 @@ class Connection(WSListener):
         self._takes = (WSMsgType.TEXT, WSMsgType.BINARY)
         self._parts: list[bytes] = []
         self._end = End(_ABNORMAL, "")
-        self.ended: asyncio.Future[End] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[End] = self._loop.create_future()
         self.is_open = False
+        # Loop time of the last message from the other side.
+        self.heard_at = self._loop.time()
         self._transport: WSTransport
 
     def on_ws_connected(self, transport: WSTransport) -> None:
@@ -55,6 +63,7 @@ class Connection(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
+        self.heard_at = self._loop.time()
         if kind in self._takes or kind is WSMsgType.CONTINUATION:
             data = frame.get_payload_as_bytes()
             if frame.fin and not self._parts:
@@ -68,9 +77,7 @@ class Connection(WSListener):
             payload = frame.get_payload_as_bytes()
             code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else 1005
             self._end = End(code, payload[2:].decode(errors="replace"))
-            self.is_open = False
-            transport.send_close(WSCloseCode.OK)
-            transport.disconnect()
+            self._leave(1000)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self.is_open = False
@@ -81,34 +88,62 @@ class Connection(WSListener):
         """Writes one message; the caller bounds how many are on the way."""
         self._transport.send(self._sends, frame)
 
-    def close(self) -> None:
+    def close(self, code: int = 1000, reason: str = "closed by this client") -> None:
+        """Ends the connection; ``ended`` follows soon, whether the other side still answers or not."""
         if self.is_open:
-            self.is_open = False
-            self._end = End(1000, "closed by this client")
-            self._transport.send_close(WSCloseCode.OK)
-            self._transport.disconnect()
+            self._end = End(code, reason)
+            self._leave(code)
+
+    def _leave(self, code: int) -> None:
+        self.is_open = False
+        self._transport.send_close(WSCloseCode(code))
+        self._transport.disconnect()
+        # A peer that takes no more bytes would keep a graceful end waiting until TCP gives up.
+        self._loop.call_later(_FLUSH_TIMEOUT, self._transport.disconnect, False)
 
 
 async def open_connection(
     url: str, token: str, form: Form, on_message: Callable[[bytes], None], *, tls: ssl.SSLContext | None = None
 ) -> Connection:
-    """Raises HandshakeRefused for an HTTP refusal, OSError or TimeoutError when the gateway cannot be reached."""
+    """Raises HandshakeRefused for an HTTP refusal, OSError or TimeoutError when the gateway cannot be reached.
+
+    Raises ValueError for a URL that is none.
+    """
     headers = [("Authorization", f"Bearer {token}"), ("Sec-WebSocket-Protocol", form.subprotocol)]
+    made: list[Connection] = []
+    abandoned = False
+    listener: object = None
+
+    def make() -> Connection:
+        if abandoned:
+            raise ConnectionError("nobody waits for this connection any more")
+        made.append(Connection(on_message, is_text=form.is_text))
+        return made[0]
+
     try:
-        _, listener = await ws_connect(
-            lambda: Connection(on_message, is_text=form.is_text),
-            url,
-            ssl_context=tls,
-            extra_headers=headers,
-            websocket_handshake_timeout=10.0,
-            max_redirects=0,
-            logger_name=_QUIET,
-        )
+        async with asyncio.timeout(_CONNECT_TIMEOUT):
+            _, listener = await ws_connect(
+                make,
+                url,
+                ssl_context=tls,
+                extra_headers=headers,
+                websocket_handshake_timeout=_HANDSHAKE_TIMEOUT,
+                max_redirects=0,
+                logger_name=_QUIET,
+            )
     except WSInvalidStatusError as error:
         raise _refusal(error) from None
+    except WSInvalidURL as error:
+        raise ValueError(str(error)) from None
     except WSError as error:
         raise ConnectionError(str(error)) from None
-    assert isinstance(listener, Connection)  # noqa: S101 (what the factory made)
+    finally:
+        # picows goes on with a handshake whose waiter was cancelled: what comes of it must not stay open unseen.
+        abandoned = True
+        if made and listener is None:
+            made[0].close()
+    if not isinstance(listener, Connection):
+        raise ConnectionError("the connection was closed before the handshake was answered")
     return listener
 
 
@@ -118,6 +153,6 @@ def _refusal(error: WSInvalidStatusError) -> HandshakeRefused:
     try:
         problem = json.loads(error.raw_body or b"")
         code, detail = str(problem["code"]), str(problem["detail"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         code, detail = "", f"HTTP {status}"
-    return HandshakeRefused(status, code, detail, float(retry_after) if retry_after.isdecimal() else 0.0)
+    return HandshakeRefused(status, code, detail, seconds_of(retry_after))

@@ -49,6 +49,10 @@ class JournalFull(GatewayClientError):
     retryable = True
 
 
+class JournalInUse(GatewayClientError):
+    """Another client, of this program or another one, has the journal file open."""
+
+
 class MessageTooLarge(GatewayClientError):
     """The message is larger than the gateway takes; it was not queued."""
 

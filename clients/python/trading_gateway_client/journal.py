@@ -1,22 +1,12 @@
-"""Messages from ``send`` until the gateway has settled them: in memory, and on disk when asked. No sockets.
+"""Messages from ``send`` until the gateway has settled them. Pure."""
 
-The file is append-only, one JSON object a line: ``{"s": sequence, "t": type, "d": base64}`` for a message and
-``{"a": sequence}`` for an acknowledgement; a torn last line is dropped. It is written anew when most of it is settled.
-"""
-
-import base64
-import json
-import os
 from collections import deque
 from dataclasses import dataclass
-from io import BufferedWriter
-from pathlib import Path
 
 from trading_gateway_client.errors import JournalFull
 
 COUNT_LIMIT = 10_000
 SIZE_LIMIT = 16 * 1024 * 1024
-_REWRITE_AFTER = 5_000
 
 
 @dataclass(slots=True)
@@ -32,6 +22,8 @@ class Entry:
     attempts: int = 0
     # The code of its nack, once it was refused.
     refusal: str = ""
+    # The refusal of an earlier sending that a new one may be spared.
+    earlier_refusal: str = ""
 
 
 class Journal:
@@ -45,6 +37,8 @@ class Journal:
         self.unsent: deque[Entry] = deque()
         self.size = 0
         self.last_sequence = 0
+        self.stream_id = ""
+        self.form = ""
 
     def __len__(self) -> int:
         return len(self.on_way) + len(self.unsent)
@@ -53,13 +47,25 @@ class Journal:
     def is_full(self) -> bool:
         return len(self) >= self._count_limit or self.size >= self._size_limit
 
+    def open_stream(self, stream_id: str, form: str) -> None:
+        """Notes whose messages these are. Raises ValueError when it holds another stream, or frames of another form."""
+        if self.stream_id and self.stream_id != stream_id:
+            raise ValueError(f"this journal belongs to the stream {self.stream_id}, not to {stream_id}")
+        if self.form and self.form != form and len(self):
+            raise ValueError(f"this journal holds messages in the form {self.form}: settle them before {form} is used")
+        self.stream_id, self.form = stream_id, form
+
     def add(self, entry: Entry) -> None:
         """Raises JournalFull and keeps nothing then."""
-        if self.is_full:
-            raise JournalFull("too many messages wait for their acknowledgement")
+        self.check_room()
         self.unsent.append(entry)
         self.size += len(entry.frame)
         self.last_sequence = entry.sequence
+
+    def check_room(self) -> None:
+        """Raises JournalFull."""
+        if self.is_full:
+            raise JournalFull("too many messages wait for their acknowledgement")
 
     def settle(self, sequence: int) -> list[Entry]:
         """Takes out everything up to and including ``sequence``; the entries, in order."""
@@ -83,81 +89,3 @@ class Journal:
 
     def close(self) -> None:
         """Ends the use of whatever holds the entries."""
-
-
-class DiskJournal(Journal):
-    """A journal that survives a crash of this program; ``stream_id`` and sequences go on where they were.
-
-    Writes are flushed to the operating system at each message; ``sync`` adds an fsync, which survives a power cut.
-    """
-
-    def __init__(
-        self, path: Path, *, count_limit: int = COUNT_LIMIT, size_limit: int = SIZE_LIMIT, sync: bool = False
-    ) -> None:
-        super().__init__(count_limit=count_limit, size_limit=size_limit)
-        self._path = path
-        self._sync = sync
-        self._acknowledged = 0
-        self._lines = 0
-        if path.exists():
-            self._load()
-        self._file: BufferedWriter
-        self._rewrite()
-
-    def add(self, entry: Entry) -> None:
-        super().add(entry)
-        self._write(_line_of(entry))
-
-    def settle(self, sequence: int) -> list[Entry]:
-        settled = super().settle(sequence)
-        if sequence > self._acknowledged:
-            self._acknowledged = sequence
-            self._write({"a": sequence})
-            if self._lines > _REWRITE_AFTER + 2 * len(self):
-                self._file.close()
-                self._rewrite()
-        return settled
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _write(self, line: dict[str, object]) -> None:
-        self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
-        self._file.flush()
-        if self._sync:
-            os.fsync(self._file.fileno())
-        self._lines += 1
-
-    def _load(self) -> None:
-        entries: dict[int, Entry] = {}
-        for text in self._path.read_bytes().split(b"\n"):
-            try:
-                line = json.loads(text)
-                if "a" in line:
-                    self._acknowledged = max(self._acknowledged, line["a"])
-                else:
-                    entries[line["s"]] = Entry(line["s"], line["t"], base64.b64decode(line["d"]))
-            except (ValueError, KeyError, TypeError):
-                # Half a line: the crash came while it was written, so its message was never promised to anyone.
-                continue
-        self.last_sequence = max([self._acknowledged, *entries])
-        for sequence in sorted(entries):
-            if sequence > self._acknowledged:
-                self.unsent.append(entries[sequence])
-                self.size += len(entries[sequence].frame)
-
-    def _rewrite(self) -> None:
-        draft = self._path.with_name(self._path.name + ".tmp")
-        lines: list[dict[str, object]] = [{"a": self._acknowledged}]
-        lines += [_line_of(entry) for entry in (*self.on_way, *self.unsent)]
-        with draft.open("wb") as file:
-            file.writelines(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self._path)
-        self._lines = len(lines)
-        self._file = self._path.open("ab")
-
-
-def _line_of(entry: Entry) -> dict[str, object]:
-    return {"s": entry.sequence, "t": entry.message_type, "d": base64.b64encode(entry.frame).decode()}
