@@ -36,7 +36,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._handshake_timer is None:
+        if not self._is_head_due():
             super().data_received(data)
             return
         room = self.handshake_max_size - self._head_size
@@ -44,12 +44,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().data_received(data[:room])
         if len(data) <= room:
             return
-        if self._handshake_timer is not None:
+        if self._is_head_due():
             self._stop_timer()
             self._answer(b"431 Request Header Fields Too Large")
         elif not self.transport.is_closing():
             # The rest belongs to the body, or to whoever took the connection over.
             self.transport.get_protocol().data_received(data[room:])
+
+    def _is_head_due(self) -> bool:
+        return self._handshake_timer is not None
 
     def on_headers_complete(self) -> None:
         self._stop_timer()
