@@ -5,10 +5,9 @@ whole body, of any size, before a view sees the request.
 """
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 
 # Bytes; what the API and the admin's forms take is far below.
 BODY_MAX_SIZE = 1_048_576
@@ -49,7 +48,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._answer(b"431 Request Header Fields Too Large")
         elif not self.transport.is_closing():
             # The rest belongs to the body, or to whoever took the connection over.
-            self.transport.get_protocol().data_received(data[room:])
+            cast(asyncio.Protocol, self.transport.get_protocol()).data_received(data[room:])
 
     def _is_head_due(self) -> bool:
         return self._handshake_timer is not None

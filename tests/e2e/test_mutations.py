@@ -27,7 +27,7 @@ def valid_frames() -> list[tuple[int, bytes]]:
         "tick_data": payloads_pb2.BatchTickData(
             ticks=[payloads_pb2.Tick(symbol="EURUSD", bid=1.1, ask=1.2, time_msc=1_700_000_000_000, volume=1.0)] * 3
         ),
-        "trading_signal": payloads_pb2.TradingSignal(symbol="EURUSD", action="TRADE_ACTION_BUY", price=1.1, volume=0.1),
+        "trading_signal": payloads_pb2.TradingSignal(symbol="EURUSD", action="TRADE_ACTION_BUY", price=1.1),
         "user_event": payloads_pb2.UserEvent(event_type="login", attributes={"build": "4000"}),
         "notification": payloads_pb2.Notification(title="Margin call", body="Level 50 %"),
     }
@@ -35,7 +35,10 @@ def valid_frames() -> list[tuple[int, bytes]]:
         (
             BINARY,
             envelope_pb2.MessageEnvelope(
-                message_type=kind, payload=payload.SerializeToString(), timestamp=1_700_000_000_000, correlation_id="c-1"
+                message_type=kind,
+                payload=payload.SerializeToString(),
+                timestamp=1_700_000_000_000,
+                correlation_id="c-1",
             ).SerializeToString(),
         )
         for kind, payload in payloads.items()

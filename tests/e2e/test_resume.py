@@ -82,9 +82,7 @@ def test_second_connection_of_a_stream_replaces_the_first(make_gateway: MakeGate
     assert first.close_code == 4006
 
 
-def test_stream_goes_on_while_valkey_is_away(
-    make_gateway: MakeGateway, kafka: KafkaBroker, own_valkey: Valkey
-) -> None:
+def test_stream_goes_on_while_valkey_is_away(make_gateway: MakeGateway, kafka: KafkaBroker, own_valkey: Valkey) -> None:
     topics = Topics(kafka.bootstrap)
     gateway = make_gateway(**topics.settings, REDIS_URL=own_valkey.url).start()
     token = gateway.users[0].token

