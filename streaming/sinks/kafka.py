@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 # Seconds. While something is in flight, what has gathered is handed over and reports are asked for this often, and this
 # often otherwise (for errors and statistics).
-_BUSY_POLL = 0.001
+_BUSY_POLL = 0.002
 _IDLE_POLL = 0.1
 _RECONNECT_PAUSE = 1.0
 _WARM_UP_TIMEOUT = 15.0
