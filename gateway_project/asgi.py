@@ -1,5 +1,7 @@
 """The composition root: which application answers which protocol. Room: gateway_project."""
 
+import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,8 +14,12 @@ django_application = get_asgi_application()
 
 from channels.routing import ProtocolTypeRouter  # noqa: E402
 
+from gateway_project.processes import is_child  # noqa: E402
 from streaming.asgi import websocket_application  # noqa: E402
 from streaming.factory import process_runtime  # noqa: E402
+
+# Seconds that one of several processes waits for its Kafka before it listens: until then the others serve the port.
+_WARM_UP_TIMEOUT = 5.0
 
 
 async def lifespan(
@@ -23,10 +29,15 @@ async def lifespan(
 ) -> None:
     """Starts the runtime before the first connection; its drain comes before the server's shutdown, see ``server``."""
     await receive()
-    process_runtime()
+    runtime = process_runtime()
+    if is_child():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_WARM_UP_TIMEOUT):
+                while runtime.problems():
+                    await asyncio.sleep(0.02)
     await send({"type": "lifespan.startup.complete"})
     await receive()
-    await process_runtime().stop()
+    await runtime.stop()
     await send({"type": "lifespan.shutdown.complete"})
 
 

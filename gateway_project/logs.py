@@ -3,6 +3,7 @@
 Tokens, keys and payloads are never logged: log identifiers, codes and counts.
 """
 
+import logging
 from typing import Any
 
 import structlog
@@ -18,6 +19,13 @@ def _plain_values(_logger: WrappedLogger, _method: str, event: EventDict) -> Eve
         if isinstance(value, str) and key != "exception" and (len(value) > _VALUE_LIMIT or not value.isprintable()):
             event[key] = "".join(c if c.isprintable() else "?" for c in value[:_VALUE_LIMIT])
     return event
+
+
+class _NotReadiness(logging.Filter):
+    """A process that is not ready says so to whoever asks, several times a second: an answer, not an error."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return getattr(getattr(record, "request", None), "path", "") != "/readyz"
 
 
 def logging_config(form: str, level: str) -> dict[str, Any]:
@@ -50,11 +58,13 @@ def logging_config(form: str, level: str) -> dict[str, Any]:
                 "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
             }
         },
+        "filters": {"not_readiness": {"()": _NotReadiness}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
             "django.server": {"handlers": [], "propagate": True, "level": "WARNING"},
             "django": {"handlers": [], "propagate": True, "level": "INFO"},
+            "django.request": {"filters": ["not_readiness"]},
             # One line a connection at INFO would be a denial of service of its own; our own events say more.
             "uvicorn.error": {"level": "WARNING"},
             "uvicorn.access": {"level": "WARNING"},

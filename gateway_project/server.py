@@ -19,6 +19,7 @@ from streaming.wire.websocket import GatewayWebSocketProtocol
 
 log = structlog.get_logger(__name__)
 
+_BACKLOG = 2048
 # A denied handshake is an ordinary answer here; uvicorn logs each as an error.
 _HARMLESS = ("ASGI callable returned without completing handshake.",)
 
@@ -42,14 +43,16 @@ class GatewayServer(uvicorn.Server):
 
 
 def listen(host: str, port: int, *, shared: bool) -> socket.socket:
-    """A listening socket; ``shared``: several processes on one port, the kernel spreads the connections."""
+    """A socket bound to the port. ``shared``: several processes on one port, the kernel spreads the connections over
+    those that listen, and the server does that itself once it has started; a port of one process listens at once."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if shared:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     listener.bind((host, port))
-    listener.listen(2048)
+    if not shared:
+        listener.listen(_BACKLOG)
     listener.set_inheritable(True)
     return listener
 
@@ -76,6 +79,7 @@ def server_config(app: Any, *, message_size_limit: int, ssl: dict[str, str] | No
         ws_ping_interval=None,
         ws_ping_timeout=None,
         lifespan="on",
+        backlog=_BACKLOG,
         proxy_headers=True,
         forwarded_allow_ips=settings.GATEWAY_TRUSTED_PROXIES,
         server_header=False,

@@ -1,7 +1,8 @@
 """A journal on disk. No sockets.
 
-The file is append-only, one JSON object a line: ``{"stream": id, "form": name}`` once, ``{"s": sequence, "t": type,
-"d": base64}`` for a message, ``{"a": sequence}`` for an acknowledgement. It is written anew when most of it is settled.
+The file is append-only, one JSON object a line behind its CRC-32 in hex: ``{"stream": id, "form": name}`` once,
+``{"s": sequence, "t": type, "d": base64}`` for a message, ``{"a": sequence}`` for an acknowledgement. It is written anew
+when most of it is settled.
 """
 
 import base64
@@ -9,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import zlib
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -137,8 +139,8 @@ class DiskJournal(Journal):
         entries: dict[int, Entry] = {}
         for number, text in enumerate(lines, start=1):
             try:
-                self._take(json.loads(text), entries)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                self._take(_decoded(text), entries)
+            except (ValueError, KeyError, TypeError) as error:
                 raise JournalCorrupt(f"{self._path}, line {number}: {error}") from None
         self.last_sequence = max([self._acknowledged, *entries])
         owed = sorted(sequence for sequence in entries if sequence > self._acknowledged)
@@ -154,7 +156,7 @@ class DiskJournal(Journal):
             self._acknowledged = max(self._acknowledged, int(line["a"]))
         else:
             frame = base64.b64decode(line["d"], validate=True)
-            entries[line["s"]] = Entry(int(line["s"]), str(line["t"]), frame)
+            entries[int(line["s"])] = Entry(int(line["s"]), str(line["t"]), frame)
 
 
 def _lock(path: Path) -> FileIO:
@@ -176,7 +178,15 @@ def _lock(path: Path) -> FileIO:
 
 
 def _encoded(line: dict[str, object]) -> bytes:
-    return json.dumps(line, separators=(",", ":")).encode() + b"\n"
+    text = json.dumps(line, separators=(",", ":")).encode()
+    return b"%08x %b\n" % (zlib.crc32(text), text)
+
+
+def _decoded(line: bytes) -> Any:
+    check, _, text = line.partition(b" ")
+    if check != b"%08x" % zlib.crc32(text):
+        raise ValueError("its checksum does not fit")
+    return json.loads(text)
 
 
 def _line_of(entry: Entry) -> dict[str, object]:

@@ -90,10 +90,13 @@ class JsonForm:
         try:
             body = json.loads(data)
             kind = _CONTROL.get(body["message_type"])
+            if kind is None:
+                return None
+            # ParseDict takes a list or a text for an object without fields.
+            if not isinstance(body["payload"], dict):
+                raise TypeError("the payload is no object")
             # Fields that a newer gateway has added are no error.
-            return (
-                None if kind is None else cast(Control, ParseDict(body["payload"], kind(), ignore_unknown_fields=True))
-            )
+            return cast(Control, ParseDict(body["payload"], kind(), ignore_unknown_fields=True))
         except (ValueError, KeyError, TypeError, AttributeError, ParseError, RecursionError) as error:
             raise UnreadableAnswer(f"{type(error).__name__}: {error}") from None
 
