@@ -115,7 +115,8 @@ if not GATEWAY_KAFKA_BOOTSTRAP_SERVERS and not IS_PRODUCTION and (_port := embed
     GATEWAY_KAFKA_BOOTSTRAP_SERVERS = f"127.0.0.1:{_port}"
 # Extra librdkafka settings for the producer and the tools (security.protocol, sasl.*, ssl.*), key=value pairs.
 GATEWAY_KAFKA_OPTIONS = env.table("GATEWAY_KAFKA_OPTIONS", "")
-GATEWAY_KAFKA_LINGER = env.duration("GATEWAY_KAFKA_LINGER", "0.2ms")
+GATEWAY_KAFKA_LINGER = env.duration("GATEWAY_KAFKA_LINGER", "0ms")
+GATEWAY_GATHER_INTERVAL = env.duration("GATEWAY_GATHER_INTERVAL", "3ms")
 # A message that Kafka has not confirmed after this long means that Kafka is away: sessions end with 4003.
 GATEWAY_BACKEND_TIMEOUT = env.duration("GATEWAY_BACKEND_TIMEOUT", "10s")
 GATEWAY_TOPIC_PARTITIONS = env.count("GATEWAY_TOPIC_PARTITIONS", 6, minimum=1)

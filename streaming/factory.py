@@ -78,6 +78,7 @@ def build_runtime() -> Runtime:
         in_flight_limit=settings.GATEWAY_PROCESS_IN_FLIGHT_LIMIT,
         in_flight_max_size=settings.GATEWAY_PROCESS_IN_FLIGHT_MAX_SIZE,
         timeout=settings.GATEWAY_BACKEND_TIMEOUT,
+        gather=settings.GATEWAY_GATHER_INTERVAL,
         partitions=settings.GATEWAY_TOPIC_PARTITIONS,
         replication=settings.GATEWAY_TOPIC_REPLICATION,
     )

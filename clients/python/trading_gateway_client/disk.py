@@ -1,8 +1,8 @@
 """A journal on disk. No sockets.
 
 The file is append-only, one JSON object a line behind its CRC-32 in hex: ``{"stream": id, "form": name}`` once,
-``{"s": sequence, "t": type, "d": base64}`` for a message, ``{"a": sequence}`` for an acknowledgement. It is written anew
-when most of it is settled.
+``{"s": sequence, "t": type, "d": base64}`` for a message, ``{"a": sequence}`` for an acknowledgement. It is written
+anew when most of it is settled.
 """
 
 import base64
