@@ -78,9 +78,9 @@ class KafkaBroker:
             stop_child(self._process, 20)
             self._process = None
 
-    def wait(self) -> int:
-        assert self._process is not None
-        return self._process.wait()
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None

@@ -3,6 +3,7 @@
 import argparse
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from tests.support.kafka import KafkaBroker, KafkaMissing
@@ -17,12 +18,10 @@ def main() -> int:
     options = parser.parse_args()
     broker = KafkaBroker(options.dir, options.port)
 
-    def end(*_: object) -> None:
-        broker.stop()
-        sys.exit(0)
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Only noted here: the broker's end may not be waited for inside of another wait for it.
+        signal.signal(number, lambda *_: stopping.set())
     try:
         broker.start()
     except KafkaMissing as missing:
@@ -30,7 +29,10 @@ def main() -> int:
         return 2
     sys.stdout.write(f"Kafka listens at {broker.bootstrap}\n")
     sys.stdout.flush()
-    return broker.wait()
+    while broker.is_running and not stopping.wait(0.2):
+        pass
+    broker.stop()
+    return 0 if stopping.is_set() else 1
 
 
 if __name__ == "__main__":
