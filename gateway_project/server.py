@@ -63,6 +63,9 @@ def apply_limits() -> None:
     BoundedHttpProtocol.handshake_max_size = settings.GATEWAY_HANDSHAKE_MAX_SIZE
     GatewayWebSocketProtocol.outbound_max_size = settings.GATEWAY_OUTBOUND_MAX_SIZE
     GatewayWebSocketProtocol.close_grace = settings.GATEWAY_CLOSE_TIMEOUT
+    GatewayWebSocketProtocol.fragment_limit = settings.GATEWAY_FRAGMENT_LIMIT
+    GatewayWebSocketProtocol.control_rate_limit = settings.GATEWAY_CONTROL_FRAME_RATE_LIMIT
+    GatewayWebSocketProtocol.read_turn_limit = settings.GATEWAY_READ_TURN_LIMIT
 
 
 def server_config(app: Any, *, message_size_limit: int, ssl: dict[str, str] | None = None) -> uvicorn.Config:

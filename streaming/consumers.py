@@ -65,7 +65,11 @@ async def _serve(
     code: int = CloseCode.INTERNAL_ERROR
     try:
         if wire is not None:
-            wire.attach(_receiver(connection.session), lambda: _cut(runtime, connection))
+            wire.attach(
+                _receiver(connection.session),
+                lambda: _cut(runtime, connection),
+                lambda reason: connection.session.end(CloseCode.PROTOCOL_ABUSE, reason),
+            )
         code = await _until_disconnect(connection.session, peer, receive)
     finally:
         runtime.close(connection, code)

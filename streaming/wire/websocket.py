@@ -1,49 +1,81 @@
-"""uvicorn's WebSocket protocol with frames by callback and an end that always comes. Room: streaming.wire.
+"""uvicorn's WebSocket protocol with frames by callback, bounds on what one client can do, and an end that always comes.
 
-An application finds the connection in its scope, ``scope["extensions"]["gateway.connection"]["connection"]``, and may
-``attach`` to it after accept: messages then come by callback, without a queue and a task switch each, and ``send_now``,
-``end``, ``pause`` and ``resume`` act at once. Any other ASGI application gets the usual receive and send.
+Room: streaming.wire. The handshake, the scope and the denial of a handshake are uvicorn's; from accept on everything is
+done here. An application finds the connection in its scope (``connection_of``) and may ``attach`` to it after accept:
+messages then come by callback, without a queue and a task switch each, and ``send_now``, ``end``, ``pause`` and
+``resume`` act at once. Any other ASGI application gets the usual receive and send.
 """
 
-from collections import deque
+from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
+import structlog
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Frame
 
-try:
-    from websockets.speedups import apply_mask
-except ImportError:  # a build without its C part
-    from websockets.utils import apply_mask
+from streaming.core.throttle import TokenBucket
+from streaming.wire.frames import (
+    ABUSE,
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    FrameError,
+    FrameReader,
+    encode_close,
+    encode_frame,
+)
+
+log = structlog.get_logger(__name__)
 
 EXTENSION = "gateway.connection"
-_PING = b"\x89\x00"
-_WHOLE = (0x82, 0x81)
-_BINARY = 0x82
+_INTERNAL_ERROR = 1011
+_RESTART = 1012
+# Bytes that are taken from a peer whose connection is not accepted yet or has failed.
+_LINGER_MAX_SIZE = 1_048_576
 
 
 class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
     """One connection; all times are seconds of the loop's clock."""
 
-    # Set once by the server before it listens; bytes and seconds.
+    # Set once by the server before it listens; bytes, seconds, counts and counts a second.
     outbound_max_size = 1_048_576
     # After a close frame the peer has this long to answer it; then the connection is aborted.
     close_grace = 3.0
+    # Frames of one message. A legal message may have as many as it has bytes; real clients send one.
+    fragment_limit = 1_024
+    # Pings and pongs; five seconds' worth may come at once.
+    control_rate_limit = 20.0
+    # Frames that are read before other connections have their turn.
+    read_turn_limit = 64
+    # What was refused here, by its close code, over all connections of the process.
+    refused: ClassVar[Counter[int]] = Counter()
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
+        # From accept on.
+        self._reader: FrameReader | None = None
+        self._has_begun = False
         self._on_message: Callable[[bytes | str], None] | None = None
         self._on_slow: Callable[[], None] | None = None
-        self._held: deque[bytes | str] = deque()
+        self._on_abuse: Callable[[str], None] | None = None
+        # What the client sent before it was accepted, although it has to wait for that.
+        self._early = b""
+        self._control: TokenBucket | None = None
         self._paused = False
+        self._is_reading = True
+        self._turn_is_due = False
+        # A close frame has been written, or has come.
         self._ended = False
-        self._upgraded = False
-        self._in_fragments = False
-        # The beginning of a frame whose rest has not come, and how many bytes it takes to go on with it.
-        self._tail = bytearray()
-        self._wanted = 0
-        # The last time anything came from the peer, and the ping it has not answered yet (0: none).
+        # Nothing is parsed any more; this many bytes have been dropped since.
+        self._is_deaf = False
+        self._dropped_size = 0
+        # The ping that is answered once the peer reads again.
+        self._owed_pong: bytes | None = None
+        # The last time anything came from the peer (0: nothing since accept), and the ping of ours that it has not
+        # answered yet (0: none).
         self.heard_at = 0.0
         self.ping_sent_at = 0.0
         # Since when the peer has not taken what waits for it (0: it has).
@@ -51,89 +83,72 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
 
     # --- For the application -----------------------------------------------------------------------------------------
 
-    def attach(self, on_message: Callable[[bytes | str], None], on_slow: Callable[[], None]) -> None:
-        """From here on whole messages go to ``on_message``; call it right after accept.
+    def attach(
+        self,
+        on_message: Callable[[bytes | str], None],
+        on_slow: Callable[[], None],
+        on_abuse: Callable[[str], None],
+    ) -> None:
+        """From here on messages go to ``on_message``; call it right after accept. No callback may wait.
 
-        ``on_slow`` is called once when more than ``outbound_max_size`` bytes wait for the peer.
+        Text that is not UTF-8 comes as ``surrogateescape`` makes it, and the end follows. ``on_slow`` is called once
+        when more than ``outbound_max_size`` bytes wait for the peer; ``on_abuse``, with the reason, before the end of a
+        peer that floods with control frames or fragments.
         """
-        self._on_message = on_message
-        self._on_slow = on_slow
-        self.heard_at = self.loop.time()
-        # What arrived between accept and now.
-        waiting = []
-        while not self.queue.empty():
-            waiting.append(self.queue.get_nowait())
-        for event in waiting:
-            if event["type"] == "websocket.receive":
-                self._deliver(event.get("bytes") or event.get("text") or b"")
-            else:
-                self.queue.put_nowait(event)
-        if self.read_paused and not self._paused:
-            self.read_paused = False
-            self.transport.resume_reading()
+        self._on_message, self._on_slow, self._on_abuse = on_message, on_slow, on_abuse
+        if self._reader is not None:
+            self._reader.deliver = on_message
+        self._read_on()
 
     def send_now(self, data: bytes | str) -> None:
         """Writes one message; dropped when the connection is ending."""
-        if self._ended or self.close_sent or self.disconnected:
+        if self._ended or self.disconnected:
             return
-        payload = data if isinstance(data, bytes) else data.encode()
-        first = 0x82 if isinstance(data, bytes) else 0x81
-        size = len(payload)
-        if size < 126:
-            head = bytes((first, size))
-        elif size < 65_536:
-            head = bytes((first, 126)) + size.to_bytes(2, "big")
-        else:
-            head = bytes((first, 127)) + size.to_bytes(8, "big")
-        self.transport.write(head + payload)
-        if self.stalled_at and self.transport.get_write_buffer_size() > self.outbound_max_size and self._on_slow:
+        frame = encode_frame(BINARY, data) if isinstance(data, bytes) else encode_frame(TEXT, data.encode())
+        self.transport.write(frame)
+        if self.stalled_at and self._on_slow and self.transport.get_write_buffer_size() > self.outbound_max_size:
             on_slow, self._on_slow = self._on_slow, None
             on_slow()
 
     def ping_now(self) -> None:
-        if not (self._ended or self.close_sent or self.disconnected):
+        if not (self._ended or self.disconnected):
             self.ping_sent_at = self.loop.time()
-            self.transport.write(_PING)
+            self.transport.write(encode_frame(PING, b""))
 
     @property
     def is_paused(self) -> bool:
         return self._paused
 
     def pause(self) -> None:
-        """Stops reading; messages of the chunk at hand are held until ``resume``."""
-        if not self._paused:
+        """Stops reading; what has arrived is kept until ``resume``."""
+        if not self._paused and not self._ended:
             self._paused = True
-            self.transport.pause_reading()
+            self._halt()
 
     def resume(self) -> None:
-        self._paused = False
-        while self._held and not self._paused:
-            self._deliver(self._held.popleft())
-        if not self._paused and not self.transport.is_closing():
+        if self._paused:
+            self._paused = False
             if self.ping_sent_at:
                 # The pong may have waited unread all the time.
                 self.ping_sent_at = self.loop.time()
-            self.transport.resume_reading()
+            self._read_on()
 
     def end(self, code: int, reason: str) -> None:
         """Sends the close frame and leaves the peer ``close_grace`` seconds to answer it."""
-        if self._ended or self.close_sent or self.disconnected:
+        if self._ended or self.disconnected:
             return
-        self._ended = True
-        # At most 123 bytes after the code (RFC 6455, 5.5 and 5.5.1).
-        reason = reason.encode()[:123].decode(errors="ignore")
+        self._ended = self.close_sent = True
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
-        self.conn.send_close(code, reason)
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        self.close_sent = True
-        self._held.clear()
-        if self._paused:
-            self._paused = False
-            self.transport.resume_reading()
+        self.transport.write(encode_close(code, reason))
         # Set, so that uvicorn leaves the end to this timer when the application returns.
         self.close_timer = self.loop.call_later(self.close_grace, self.transport.abort)
+        self._paused = self.read_paused = False
+        # The close frame of the peer may stand behind messages that nobody takes any more.
+        if self._reader is not None:
+            self._reader.deliver = _drop
+        self._read_on()
 
-    # --- From uvicorn ------------------------------------------------------------------------------------------------
+    # --- From uvicorn: the handshake ---------------------------------------------------------------------------------
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
@@ -141,95 +156,204 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
             # The task that runs the application starts on the next turn of the loop, so it sees this.
             self.scope["extensions"][EXTENSION] = {"connection": self}
 
-    def data_received(self, data: bytes) -> None:
-        self.heard_at = self.loop.time()
-        if not self._upgraded:
-            # The upgrade request, which uvicorn hands over in one piece.
-            self._upgraded = True
-            super().data_received(data)
-        elif self._tail:
-            self._tail += data
-            if len(self._tail) >= self._wanted:
-                data = bytes(self._tail)
-                self._tail.clear()
-                self._take_frames(data)
+    async def send(self, message: Any) -> None:
+        if not self._has_begun:
+            await super().send(message)
+            if message["type"] == "websocket.accept" and self.handshake_complete:
+                self._begin()
+            return
+        await self.writable.wait()
+        if self.disconnected or self._ended:
+            raise ClientDisconnected
+        if message["type"] == "websocket.send":
+            data = message.get("bytes")
+            self.send_now(message["text"] if data is None else data)
+        elif message["type"] == "websocket.close":
+            self.end(message.get("code", 1000), message.get("reason") or "")
         else:
-            self._take_frames(data)
+            raise RuntimeError(f"after accept come websocket.send and websocket.close, not {message['type']!r}")
 
-    def _take_frames(self, data: bytes) -> None:
-        """Walks over the frames of a chunk.
+    async def receive(self) -> Any:
+        message = await self.queue.get()
+        if self.read_paused and self.queue.empty():
+            self.read_paused = False
+            self._read_on()
+        return message
 
-        Whole unfragmented messages, nearly all there ever are, are unmasked and delivered here; every other frame goes
-        to the parser of ``websockets``, always whole, so that the walk and the parser agree on where frames begin.
-        """
-        position, end, wanted = 0, len(data), 2
-        while not self._ended:
-            wanted = 2
-            if end - position < wanted:
-                break
-            first, second = data[position], data[position + 1]
-            mask_at, size = position + 2, second & 0x7F
-            if size >= 126:
-                width = 2 if size == 126 else 8
-                wanted += width
-                if end - position < wanted:
-                    break
-                size = int.from_bytes(data[mask_at : mask_at + width], "big")
-                mask_at += width
-            if second < 0x80 or size > self.config.ws_max_size:
-                # No mask, or more than may be sent: the parser knows the close code.
-                self._parse(data[position:])
-                return
-            body_at = mask_at + 4
-            after = body_at + size
-            wanted = after - position
-            if after > end:
-                break
-            if first in _WHOLE and not self._in_fragments:
-                if not self.close_sent:
-                    self.frames = [apply_mask(data[body_at:after], data[mask_at:body_at])]
-                    self.curr_msg_data_type = "bytes" if first == _BINARY else "text"
-                    self.send_receive_event_to_app()
-            else:
-                if first & 0x08 == 0:
-                    self._in_fragments = first < 0x80
-                self._parse(data[position:after])
-            position = after
-        if position < end and not self._ended:
-            self._tail += data[position:]
-            self._wanted = wanted
+    def send_500_response(self) -> None:
+        """uvicorn calls it when the application has failed."""
+        if self._has_begun:
+            self.end(_INTERNAL_ERROR, "")
+        else:
+            super().send_500_response()
 
-    def _parse(self, data: bytes) -> None:
-        super().data_received(data)
+    def _begin(self) -> None:
+        self._has_begun = True
+        self._reader = FrameReader(
+            self,
+            self._enqueue,
+            message_size_limit=self.config.ws_max_size or 1 << 62,
+            fragment_limit=self.fragment_limit,
+        )
+        # The handshake is over: an idle connection should not hold its parts.
+        del self.conn, self.request, self.response
+        if self._early:
+            early, self._early = self._early, b""
+            self.loop.call_soon(self.data_received, early)
 
-    def send_receive_event_to_app(self) -> None:
-        if self._on_message is None:
-            super().send_receive_event_to_app()
+    # --- From the transport ------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        reader = self._reader
+        if reader is None:
+            self._receive_early(data)
             return
-        data: bytes | str = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
-        self.frames = []
-        if self._ended or self.close_sent:
+        self.heard_at = self.loop.time()
+        if self._is_deaf:
+            self._drop(len(data))
             return
-        if self.curr_msg_data_type == "text":
-            try:
-                data = data.decode()  # type: ignore[union-attr]  # frames hold bytes
-            except UnicodeDecodeError:
-                # The message gets its answer and its record first; RFC 6455 (8.1) then asks for the end.
-                self._deliver(data.decode(errors="surrogateescape"))  # type: ignore[union-attr]
-                self.conn.fail(1007, "text that is not UTF-8")
-                self.handle_parser_exception()
-                return
-        self._deliver(data)
+        reader.feed(data)
+        if not self._turn_is_due:
+            self._read(reader)
 
-    def _deliver(self, data: bytes | str) -> None:
-        if self._paused:
-            self._held.append(data)
-        elif self._on_message is not None:
-            self._on_message(data)
+    def _receive_early(self, data: bytes) -> None:
+        if not self.handshake_initiated:
+            # The upgrade request, which uvicorn hands over in one piece.
+            super().data_received(data)
+        elif not self._has_begun:
+            self._early += data
+            if len(self._early) > _LINGER_MAX_SIZE:
+                self.transport.abort()
 
-    def handle_pong(self, event: Frame) -> None:
+    def _read(self, reader: FrameReader) -> None:
+        """One turn: reads frames up to the limit, and the socket again when all that came has been read."""
+        try:
+            more = reader.run(self.read_turn_limit)
+        except FrameError as error:
+            self._refuse(error)
+            return
+        except Exception:
+            log.exception("message_crashed")
+            self._fail(_INTERNAL_ERROR, "")
+            return
+        if self._is_deaf or self._paused or self.read_paused:
+            return
+        if more:
+            self._stop_reading()
+            self._read_on()
+        elif not self._is_reading:
+            self._is_reading = True
+            self.transport.resume_reading()
+
+    def _stop_reading(self) -> None:
+        if self._is_reading:
+            self._is_reading = False
+            self.transport.pause_reading()
+
+    def _read_on(self) -> None:
+        """Continues on the next turn of the loop, behind the other connections."""
+        if self._reader is not None and not self._turn_is_due:
+            self._turn_is_due = True
+            self.loop.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._turn_is_due = False
+        reader = self._reader
+        if reader is not None and not (self._is_deaf or self._paused or self.read_paused):
+            reader.halted = False
+            self._read(reader)
+
+    def _drop(self, size: int) -> None:
+        """What comes behind the end; then the window of a peer that goes on sending fills up."""
+        self._dropped_size += size
+        if self._dropped_size > _LINGER_MAX_SIZE:
+            self._stop_reading()
+
+    def _enqueue(self, data: bytes | str) -> None:
+        """For an application that takes events: one message at a time, the socket waits for it."""
+        if isinstance(data, str):
+            self.queue.put_nowait({"type": "websocket.receive", "text": data})
+        else:
+            self.queue.put_nowait({"type": "websocket.receive", "bytes": data})
+        self.read_paused = True
+        self._halt()
+
+    def _halt(self) -> None:
+        if self._reader is not None:
+            self._reader.halted = True
+        self._stop_reading()
+
+    # --- From the reader ---------------------------------------------------------------------------------------------
+
+    def take_invalid_text(self, data: bytes) -> None:
+        if self._on_message is not None and not self._ended:
+            # The message gets its answer and its record first.
+            self._on_message(data.decode(errors="surrogateescape"))
+
+    def take_ping(self, payload: bytes) -> None:
+        self._count_control()
+        if self._ended:
+            return
+        if self.stalled_at:
+            # Only the last one has to be answered (RFC 6455, 5.5.3), and nothing while the peer does not read.
+            self._owed_pong = payload
+        else:
+            self.transport.write(encode_frame(PONG, payload))
+
+    def take_pong(self) -> None:
         # Any pong will do: some terminals answer with an empty one whatever the ping held.
         self.ping_sent_at = 0.0
+        self._count_control()
+
+    def take_close(self, code: int, reason: str, payload: bytes) -> None:
+        self._is_deaf = True
+        if not self._ended:
+            self._ended = self.close_sent = True
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+            # The same code, without the reason that the peer knows.
+            self.transport.write(encode_frame(CLOSE, payload[:2]))
+        self._close_transport()
+
+    def _count_control(self) -> None:
+        now = self.loop.time()
+        if self._control is None:
+            self._control = TokenBucket(self.control_rate_limit, 5 * self.control_rate_limit, now)
+        if not self._control.take(now):
+            raise FrameError(ABUSE, f"more than {self.control_rate_limit:g} control frames a second")
+
+    # --- Ends --------------------------------------------------------------------------------------------------------
+
+    def _refuse(self, error: FrameError) -> None:
+        self.refused[error.code] += 1
+        if error.code == ABUSE and self._on_abuse is not None and not self._ended:
+            # It says goodbye in its own words before the close frame.
+            self._on_abuse(error.reason)
+        self._fail(error.code, error.reason)
+
+    def _fail(self, code: int, reason: str) -> None:
+        """Ends the connection, but drops what still arrives for a while: closing a socket with unread bytes in it sends
+        a reset, which can overtake the close frame, and the client would never learn the reason."""
+        self.end(code, reason)
+        self._is_deaf = True
+        if self.transport.can_write_eof() and not self.transport.is_closing():
+            self.transport.write_eof()
+        if not self._is_reading and not self.transport.is_closing():
+            self._is_reading = True
+            self.transport.resume_reading()
+
+    def _close_transport(self) -> None:
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+        # close() waits for a flush that a peer which does not read never allows.
+        self.close_timer = self.loop.call_later(self.close_grace, self.transport.abort)
+        self.transport.close()
+
+    def shutdown(self) -> None:
+        if not self._has_begun:
+            super().shutdown()
+        else:
+            self.end(_RESTART, "")
+            self._close_transport()
 
     def pause_writing(self) -> None:
         self.stalled_at = self.loop.time()
@@ -237,36 +361,13 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def resume_writing(self) -> None:
         self.stalled_at = 0.0
+        if self._owed_pong is not None and not self._ended:
+            self.transport.write(encode_frame(PONG, self._owed_pong))
+        self._owed_pong = None
         super().resume_writing()
 
-    def handle_close(self, event: Frame) -> None:
-        super().handle_close(event)
-        self._abort_later()
-
-    def handle_parser_exception(self) -> None:
-        """Fails the connection, but reads on for a while: closing a socket with unread bytes in it sends a reset,
-        which can overtake the close frame, and the client would never learn the reason."""
-        if self._ended:
-            return
-        self._ended = True
-        sent = self.conn.close_sent
-        code, reason = (sent.code, sent.reason) if sent is not None else (1002, "")
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        self.close_sent = True
-        if self._paused or self.read_paused:
-            self._paused = self.read_paused = False
-            self.transport.resume_reading()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self.close_timer = self.loop.call_later(self.close_grace, self.transport.abort)
-
-    def _abort_later(self) -> None:
-        self.loop.call_later(self.close_grace, self.transport.abort)
-
     def connection_lost(self, exc: Exception | None) -> None:
-        self._on_message = self._on_slow = None
-        self._held.clear()
+        self._reader = self._on_message = self._on_slow = self._on_abuse = None
         super().connection_lost(exc)
 
 
@@ -274,3 +375,7 @@ def connection_of(scope: dict[str, Any]) -> GatewayWebSocketProtocol | None:
     """The connection behind an ASGI scope, None on a server that is not ours."""
     extension = (scope.get("extensions") or {}).get(EXTENSION)
     return None if extension is None else extension["connection"]
+
+
+def _drop(_data: bytes | str) -> None:
+    """Takes messages that come too late."""
