@@ -28,8 +28,8 @@ from benchmarks.report import Results, lines, markdown, remarks, tables
 from benchmarks.servers import SERVERS, Bench, Server
 
 PHASES = ("saturated", "paced", "idle")
-# Enough that 2,000 idle connections stay within any plan's connections a user.
-USERS = 200
+# Enough that 5,000 idle connections stay within any plan's connections a user.
+USERS = 300
 _PACKAGES = (
     "uvicorn",
     "uvloop",

@@ -15,7 +15,7 @@ from benchmarks.stats import Spread, histogram, histogram_spread
 PACED_RATE = 6_000.0
 PACED_CONNECTIONS = 120
 SATURATED_CONNECTIONS = 20
-IDLE_CONNECTIONS = 2_000
+IDLE_CONNECTIONS = 5_000
 # Opened before the first reading, so that what a server allocates once is not counted to the connections.
 IDLE_PRELUDE = 200
 _PRODUCE_HISTOGRAM = "gateway_produce_latency_seconds"

@@ -9,6 +9,9 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 from streaming.core.routing import build_routes
 
+# Bytes that fit with their envelope into the 1 MiB that brokers take by default.
+_KAFKA_MESSAGE_SIZE = 960 * 1024
+
 
 @register(Tags.security)
 def unknown_settings(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
@@ -39,6 +42,12 @@ def intervals(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMe
     if settings.GATEWAY_BACKEND_TIMEOUT > 60:
         hint = "terminals would wait that long for an answer; librdkafka expires single messages at 120 s"
         problems.append(Error("GATEWAY_BACKEND_TIMEOUT is above 60 s", hint=hint, id="gateway.E003"))
+    limit = settings.GATEWAY_MESSAGE_SIZE_LIMIT
+    if limit > _KAFKA_MESSAGE_SIZE and "message.max.bytes" not in settings.GATEWAY_KAFKA_OPTIONS:
+        hint = "raise message.max.bytes in GATEWAY_KAFKA_OPTIONS and at the brokers, whose default is 1 MiB"
+        problems.append(
+            Error(f"GATEWAY_MESSAGE_SIZE_LIMIT is above {_KAFKA_MESSAGE_SIZE}", hint=hint, id="gateway.E004")
+        )
     return problems
 
 

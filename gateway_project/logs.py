@@ -64,6 +64,8 @@ def logging_config(form: str, level: str) -> dict[str, Any]:
         "loggers": {
             "django.server": {"handlers": [], "propagate": True, "level": "WARNING"},
             "django": {"handlers": [], "propagate": True, "level": "INFO"},
+            # Whoever scans the port sends any Host: not worth a traceback each.
+            "django.security.DisallowedHost": {"level": "CRITICAL"},
             "django.request": {"filters": ["not_readiness"]},
             # One line a connection at INFO would be a denial of service of its own; our own events say more.
             "uvicorn.error": {"level": "WARNING"},

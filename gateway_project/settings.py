@@ -92,6 +92,7 @@ WHITENOISE_AUTOREFRESH = not IS_PRODUCTION
 
 # --- Database, Redis, Kafka -------------------------------------------------------------------------------------------
 env.known.update(("DATABASE_URL", "REDIS_URL"))
+GATEWAY_DATABASE_CONNECTION_LIMIT = env.count("GATEWAY_DATABASE_CONNECTION_LIMIT", 10, minimum=2)
 _database_url = os.environ.get("DATABASE_URL", "") or f"sqlite:///{GATEWAY_STATE_DIR / 'gateway.sqlite3'}"
 _database: dict[str, Any] = dict(environ.Env.db_url_config(_database_url))
 if _database["ENGINE"] == "django.db.backends.sqlite3":
@@ -102,9 +103,15 @@ if _database["ENGINE"] == "django.db.backends.sqlite3":
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
 else:
-    _database["CONN_MAX_AGE"] = 60
+    # A pool of the process: under ASGI each request has a thread of its own, and a connection kept by a thread that has
+    # ended is never given back.
     _database["CONN_HEALTH_CHECKS"] = True
-    _database["OPTIONS"] = {**_database.get("OPTIONS", {}), "connect_timeout": 5}
+    _database["OPTIONS"] = {
+        **_database.get("OPTIONS", {}),
+        "connect_timeout": 5,
+        "options": "-c statement_timeout=10000",
+        "pool": {"min_size": 1, "max_size": GATEWAY_DATABASE_CONNECTION_LIMIT, "timeout": 5},
+    }
 DATABASES = {"default": _database}
 
 REDIS_URL = os.environ.get("REDIS_URL", "")

@@ -18,6 +18,8 @@ from tenants import access as tenants_access
 from tenants.access import TerminalAccess
 
 log = structlog.get_logger(__name__)
+# Seconds that an answer of the database is waited for: a terminal's handshake, and the poll, hang on it.
+_ASK_TIMEOUT = 5.0
 _T = TypeVar("_T")
 
 
@@ -101,8 +103,9 @@ class AccessDirectory:
                 close_old_connections()
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, visit)
-        except (DatabaseError, InterfaceError) as error:
+            async with asyncio.timeout(_ASK_TIMEOUT):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, visit)
+        except (DatabaseError, InterfaceError, TimeoutError) as error:
             raise AccessUnavailable(type(error).__name__) from error
 
     async def poll(self, listener: AccessListener) -> None:

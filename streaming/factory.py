@@ -75,6 +75,7 @@ def build_runtime() -> Runtime:
         runtime.on_delivered,
         runtime.on_failed,
         runtime.on_room,
+        runtime.on_too_large,
         in_flight_limit=settings.GATEWAY_PROCESS_IN_FLIGHT_LIMIT,
         in_flight_max_size=settings.GATEWAY_PROCESS_IN_FLIGHT_MAX_SIZE,
         timeout=settings.GATEWAY_BACKEND_TIMEOUT,

@@ -50,6 +50,8 @@ class Metrics:
         self.produce_latency = Histogram()
         self.closes: Counter[int] = Counter()
         self.connects_refused: Counter[tuple[int, str]] = Counter()
+        # HTTP status -> requests
+        self.requests_cut: Counter[int] = Counter()
 
 
 HELP = {
@@ -62,6 +64,7 @@ HELP = {
     "gateway_kafka_breaker_state": ("gauge", "1 while Kafka does not take messages, else 0."),
     "gateway_failed_messages_total": ("counter", "Messages kept in failed-messages, by reason."),
     "gateway_connects_refused_total": ("counter", "Handshakes refused, by HTTP status and code."),
+    "gateway_requests_cut_total": ("counter", "Requests too slow or too large, by HTTP status."),
     "gateway_closes_total": ("counter", "Connections ended, by close code."),
     "gateway_loop_lag_seconds": ("gauge", "How late the event loop was at the last look, once a second."),
 }
@@ -89,6 +92,7 @@ def samples_of(
     samples += [("gateway_refusals_total", {"code": code}, count) for code, count in codes.items()]
     samples += [("gateway_failed_messages_total", {"reason": r}, n) for r, n in counts.failed_messages.items()]
     samples += [("gateway_closes_total", {"code": str(int(code))}, n) for code, n in metrics.closes.items()]
+    samples += [("gateway_requests_cut_total", {"status": str(s)}, n) for s, n in metrics.requests_cut.items()]
     for (status, code), count in metrics.connects_refused.items():
         samples.append(("gateway_connects_refused_total", {"status": str(status), "code": code}, count))
     return samples + metrics.produce_latency.samples("gateway_produce_latency_seconds")

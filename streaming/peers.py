@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -33,7 +34,8 @@ class WirePeer:
 
     def __init__(self, wire: GatewayWebSocketProtocol) -> None:
         self._wire = wire
-        self._pinged_at = wire.loop.time()
+        # Never: the first look, within a second of accept, pings, and a client that says nothing at all is found soon.
+        self._pinged_at = -math.inf
         self.send = wire.send_now
         self.pause = wire.pause
         self.resume = wire.resume
@@ -54,8 +56,9 @@ class WirePeer:
             return CloseCode.SLOW_CONSUMER
         if wire.ping_sent_at:
             if not wire.is_paused and now - wire.ping_sent_at > pong_timeout:
-                # Data but no pong: the peer writes and does not read.
-                return CloseCode.SLOW_CONSUMER if wire.heard_at > wire.ping_sent_at else CloseCode.IDLE_TIMEOUT
+                # Data but no pong, or answers that it does not take: the peer is there and does not read.
+                is_slow = wire.stalled_at or wire.heard_at > wire.ping_sent_at
+                return CloseCode.SLOW_CONSUMER if is_slow else CloseCode.IDLE_TIMEOUT
         elif now - self._pinged_at >= ping_interval:
             self._pinged_at = now
             wire.ping_now()

@@ -7,7 +7,7 @@ written when a process is killed is only sent once more by the client and droppe
 import asyncio
 
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
 from streaming.registry import Registry, StreamKey
@@ -25,7 +25,8 @@ end
 return #KEYS
 """
 _BATCH = 500
-_LOOK_UP_TIMEOUT = 0.5
+_LOOK_UP_TIMEOUT = 2.0
+_CONNECTION_LIMIT = 32
 
 
 class PositionStore:
@@ -35,7 +36,16 @@ class PositionStore:
         """``url``: empty means that only this process remembers; ``ttl``: seconds a position is kept."""
         self._redis: Redis | None = None
         if url:
-            self._redis = Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=1.0, decode_responses=True)
+            # Who finds all of them in use waits: a storm of connects must not read as "no position known".
+            pool = BlockingConnectionPool.from_url(
+                url,
+                max_connections=_CONNECTION_LIMIT,
+                timeout=_LOOK_UP_TIMEOUT,
+                socket_timeout=2.0,
+                socket_connect_timeout=1.0,
+                decode_responses=True,
+            )
+            self._redis = Redis(connection_pool=pool)
         self._registry = registry
         self.interval = interval
         self._ttl = int(ttl)
@@ -76,6 +86,10 @@ class PositionStore:
                 self._dirty.update(keys[start:])
                 self._note(error)
                 return
+            except asyncio.CancelledError:
+                # At the end of the process, whose last flush is still to come.
+                self._dirty.update(keys[start:])
+                raise
         if self._is_down:
             self._is_down = False
             log.info("positions_store_back")

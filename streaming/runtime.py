@@ -31,6 +31,7 @@ from streaming.metrics import LATENCY_BUCKETS, Metrics, Sample, SharedSamples, r
 from streaming.peers import ConnectionPeer
 from streaming.positions import PositionStore
 from streaming.registry import Connection, Registry, StreamKey
+from streaming.wire.http import BoundedHttpProtocol
 from tenants.access import TerminalAccess
 
 log = structlog.get_logger(__name__)
@@ -87,6 +88,7 @@ class Runtime:
         self.directory = directory
         self.desk = desk
         self.metrics = Metrics()
+        self.metrics.requests_cut = BoundedHttpProtocol.cut
         self.outbound_max_size = limits.outbound_max_size
         self.is_draining = False
         self._failed_topic = failed_topic
@@ -174,6 +176,9 @@ class Runtime:
         admission.entry.reserved -= 1
         self.registry.add(connection)
         session.welcome(int(unix_now * 1_000_000), int(expires_at * 1000))
+        if self.directory.is_revoked(admission.claims.jti):
+            # Since it was looked at; each revocation is announced to live connections only once.
+            session.end(CloseCode.TOKEN_REVOKED, "this token was revoked: get a new one")
         if admission.form_name not in FORMS:
             session.end(CloseCode.UNSUPPORTED_PROTOCOL, f"offer one of: {', '.join(FORMS)}")
         elif self.is_draining:
@@ -210,11 +215,15 @@ class Runtime:
             # One addition a bucket, without a call for each message.
             counts[bisect_left(LATENCY_BUCKETS, now - received)] += 1
             total += now - received
-            if route is None:
-                session.delivered(sequence, True)
-            else:
-                route.acknowledged += 1
-                session.delivered(sequence, route.urgent)
+            try:
+                if route is None:
+                    session.delivered(sequence, True)
+                else:
+                    route.acknowledged += 1
+                    session.delivered(sequence, route.urgent)
+            except Exception:
+                # One session must not keep the reports from all others.
+                log.exception("session_crashed", session_id=session.session_id)
         latency.total += total
         if self._urgent:
             urgent, self._urgent = self._urgent, []
@@ -226,11 +235,20 @@ class Runtime:
         for session, _sequence, _received, route, _size in batch:
             if route is not None:
                 route.unrecorded += 1
-            # The connection that carries the stream now has been told nothing of what it sent again.
-            current = self._current(session)
-            if current is not session:
-                current.end_unavailable(0)
-            session.failed()
+            try:
+                # The connection that carries the stream now has been told nothing of what it sent again.
+                current = self._current(session)
+                if current is not session:
+                    current.end_unavailable(0)
+                session.failed()
+            except Exception:
+                log.exception("session_crashed", session_id=session.session_id)
+
+    def on_too_large(self, batch: list[Receipt]) -> None:
+        for session, sequence, _received, route, _size in batch:
+            if route is not None:
+                route.unrecorded += 1
+            session.too_large(sequence)
 
     def _current(self, session: Session) -> Session:
         """The session that carries the stream of ``session`` now: itself, or the one that took its place."""

@@ -7,12 +7,12 @@ from http import HTTPStatus
 
 import msgspec
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import DatabaseError, InterfaceError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from tenants import access
-from tenants.api_keys import user_of_api_key
+from tenants.api_keys import digest_of, user_of_api_key
 from tenants.attempts import AttemptLimiter
 from tenants.problems import problem
 from tenants.tokens import issue_for
@@ -46,12 +46,12 @@ def exchange_api_key(request: HttpRequest) -> HttpResponse:
         return key
     # The address first: whoever is held back by it must not use up the attempts of somebody else's key.
     address = request.META.get("REMOTE_ADDR", "")
-    wait = _limiter().wait_for(f"address {address}") or _limiter().wait_for(f"key {key[:12]}")
+    wait = _limiter().wait_for(f"address {address}") or _limiter().wait_for(f"key {digest_of(key)}")
     if wait:
         return problem(429, "rate_limited", "too many exchanges: try again later", retry_after=wait)
     try:
         return _exchange(key)
-    except DatabaseError:
+    except (DatabaseError, InterfaceError):
         return problem(503, "identity_unavailable", "try again", retry_after=5)
 
 

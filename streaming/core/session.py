@@ -328,6 +328,17 @@ class Session:
         # Also when the connection is gone already: its successor must be able to send this message again.
         self.position.rewind()
 
+    def too_large(self, sequence: int) -> None:
+        """Kafka takes no message of this size: refused for good, so nothing more is owed for it."""
+        self.in_flight -= 1
+        error = MessageRefused(NackCode.TOO_LARGE, "larger than the messages that Kafka takes here")
+        self._count_refusal("", error.code)
+        self._nack(sequence, error)
+        if sequence:
+            self.position.settle(sequence)
+            self.context.schedule_ack(self, False)
+        self.try_resume()
+
     def stop_reading(self) -> None:
         """Takes no more from the client for good, so that what is in flight can come to rest before a close."""
         self._stopped = True

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from streaming.core.ports import Headers, Receipt
 from streaming.sinks.topics import ensure_topics, wait_for_producer_id
@@ -54,6 +54,16 @@ def producer_config(bootstrap_servers: str, linger: float, options: Mapping[str,
     }
 
 
+class _Handover:
+    """The messages that were given to librdkafka together: when, and how many of them have no report yet."""
+
+    __slots__ = ("at", "left")
+
+    def __init__(self, at: float, left: int) -> None:
+        self.at = at
+        self.left = left
+
+
 class KafkaSink:
     """Publishes with order per key, reports each receipt once, and knows when the broker is away."""
 
@@ -64,6 +74,7 @@ class KafkaSink:
         on_delivered: Callable[[list[Receipt]], None],
         on_failed: Callable[[list[Receipt], str], None],
         on_room: Callable[[], None],
+        on_too_large: Callable[[list[Receipt]], None],
         *,
         in_flight_limit: int,
         in_flight_max_size: int,
@@ -72,14 +83,16 @@ class KafkaSink:
         partitions: int = 6,
         replication: int = 1,
     ) -> None:
-        """``in_flight_max_size``: bytes; ``timeout``: seconds without any report after which the broker is away;
-        ``gather``: seconds between two turns while messages come more often than that."""
+        """``in_flight_max_size``: bytes; ``timeout``: seconds that a message may wait for its report before the
+        broker counts as away; ``gather``: seconds between two turns while messages come more often than that."""
         self._config = config
         self._topics = topics
         self._on_delivered = on_delivered
         self._on_failed = on_failed
         # Called when the sink has been full and is half empty again.
         self._on_room = on_room
+        # Called with what no broker takes, however often it is sent.
+        self._on_too_large = on_too_large
         self._in_flight_limit = in_flight_limit
         self._in_flight_max_size = in_flight_max_size
         self._timeout = timeout
@@ -90,12 +103,14 @@ class KafkaSink:
         self._queue: list[tuple[str, bytes, bytes, Receipt, Headers | None]] = []
         self._delivered: list[Receipt] = []
         self._failed: list[Receipt] = []
+        self._too_large: list[Receipt] = []
+        # Those with messages that have no report yet, the oldest first.
+        self._handovers: deque[_Handover] = deque()
+        # Why everything in flight has to be given up; "" while it has not.
         self._failure = ""
-        self._fatal = ""
         self._timer: asyncio.Handle | None = None
         self._turned_at = 0.0
         self._busy = False
-        self._progress = 0.0
         self._connecting: asyncio.Task[None] | None = None
         self._closing = False
         self.in_flight = 0
@@ -117,32 +132,43 @@ class KafkaSink:
             self.is_full = True
         if not self._busy:
             self._busy = True
-            self._progress = time.monotonic()
             self._schedule(0)
 
     def _produce(self) -> None:
         """Hands over what has gathered since the last turn: librdkafka's thread then wakes once for all of it."""
         queue, self._queue = self._queue, []
         producer, report = self._producer, self._report
+        handover = _Handover(time.monotonic(), len(queue))
+        self._handovers.append(handover)
         for topic, key, value, receipt, headers in queue:
             try:
                 if producer is None:
                     raise BufferError("not connected")
                 if headers is None:
-                    producer.produce(topic, value, key, on_delivery=partial(report, receipt))
+                    producer.produce(topic, value, key, on_delivery=partial(report, handover, receipt))
                 else:
-                    producer.produce(topic, value, key, on_delivery=partial(report, receipt), headers=list(headers))
-            except (BufferError, KafkaException) as error:
-                self._failed.append(receipt)
-                self._failure = str(error)
+                    producer.produce(
+                        topic, value, key, on_delivery=partial(report, handover, receipt), headers=list(headers)
+                    )
+            except KafkaException as error:
+                report(handover, receipt, error.args[0], None)
+            except BufferError as error:
+                handover.left -= 1
+                self._fail(receipt, str(error))
 
-    def _report(self, receipt: Receipt, error: KafkaError | None, _message: Message) -> None:
+    def _report(self, handover: _Handover, receipt: Receipt, error: KafkaError | None, _message: object) -> None:
         """Runs inside poll(); must not raise."""
+        handover.left -= 1
         if error is None:
             self._delivered.append(receipt)
+        elif error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            self._too_large.append(receipt)
         else:
-            self._failed.append(receipt)
-            self._failure = error.str()
+            self._fail(receipt, error.str())
+
+    def _fail(self, receipt: Receipt, reason: str) -> None:
+        self._failed.append(receipt)
+        self._failure = self._failure or reason
 
     def _schedule(self, delay: float) -> None:
         if self._timer is not None:
@@ -157,19 +183,32 @@ class KafkaSink:
     def _turn(self) -> None:
         self._timer = None
         gathered = len(self._queue)
-        if gathered:
-            self._produce()
-        self._collect()
-        if self._fatal:
-            self.reset(f"fatal producer error: {self._fatal}")
-        elif self._busy and time.monotonic() - self._progress > self._timeout:
-            self.reset("no delivery report for too long")
-        if self._closing:
-            return
-        if gathered and self._busy and self._rest():
-            self._next_turn()
-        else:
-            self._schedule(_BUSY_POLL if self._busy else _IDLE_POLL)
+        try:
+            if gathered:
+                self._produce()
+            if self._producer is not None:
+                self._producer.poll(0)
+            if not self._failure and self._is_overdue():
+                self._failure = "no delivery report for too long"
+            if self._failure:
+                self.reset(self._failure)
+            else:
+                self._hand_on()
+        finally:
+            # Whatever a callback does: without a next turn nothing would ever be reported again.
+            self._busy = self.in_flight > 0
+            if self._busy or not self._closing:
+                if gathered and self._busy and self._rest():
+                    self._next_turn()
+                else:
+                    self._schedule(_BUSY_POLL if self._busy else _IDLE_POLL)
+
+    def _is_overdue(self) -> bool:
+        """Whether any message has waited too long: one partition can be stuck while all others go on."""
+        handovers = self._handovers
+        while handovers and not handovers[0].left:
+            handovers.popleft()
+        return bool(handovers) and time.monotonic() - handovers[0].at > self._timeout
 
     def _rest(self) -> bool:
         """Whether turns follow each other closely now; holds the loop, asleep, until the next one is due.
@@ -186,23 +225,24 @@ class KafkaSink:
             self._turned_at = time.monotonic()
         return True
 
-    def _collect(self) -> None:
-        """Takes the reports that are there and hands them on."""
-        if self._producer is not None:
-            self._producer.poll(0)
+    def _hand_on(self) -> None:
+        """Tells of the reports that are there."""
         if self._delivered:
             batch, self._delivered = self._delivered, []
             self._settle(batch)
-            self._progress = time.monotonic()
             self._on_delivered(batch)
+        if self._too_large:
+            batch, self._too_large = self._too_large, []
+            self._settle(batch)
+            self._on_too_large(batch)
         if self._failed:
             batch, self._failed = self._failed, []
+            reason, self._failure = self._failure, ""
             self._settle(batch)
-            self._on_failed(batch, self._failure)
+            self._on_failed(batch, reason)
         if self.is_full and self._is_half_empty():
             self.is_full = False
             self._on_room()
-        self._busy = self.in_flight > 0
 
     def _is_half_empty(self) -> bool:
         return self.in_flight * 2 < self._in_flight_limit and self.in_flight_size * 2 < self._in_flight_max_size
@@ -219,18 +259,21 @@ class KafkaSink:
         """
         producer, self._producer = self._producer, None
         self.available = False
-        self._fatal = ""
-        if producer is not None:
-            if not self._closing or self.in_flight:
-                log.warning("kafka_reset", reason=reason, in_flight=self.in_flight)
-            producer.purge(in_queue=True, in_flight=True, blocking=False)
-            producer.poll(0)
+        try:
+            if producer is not None:
+                if not self._closing or self.in_flight:
+                    log.warning("kafka_reset", reason=reason, in_flight=self.in_flight)
+                producer.purge(in_queue=True, in_flight=True, blocking=False)
+                producer.poll(0)
             self._failed += [queued[3] for queued in self._queue]
             self._queue = []
+            self._handovers.clear()
             self._failure = reason
-            self._collect()
-        if not self._closing and (self._connecting is None or self._connecting.done()):
-            self._connecting = asyncio.get_running_loop().create_task(self._connect())
+            self._hand_on()
+        finally:
+            self._failure = ""
+            if not self._closing and (self._connecting is None or self._connecting.done()):
+                self._connecting = asyncio.get_running_loop().create_task(self._connect())
 
     async def _connect(self) -> None:
         """Makes a warm producer: topics there, brokers connected, producer id assigned; tries until it works."""
@@ -246,13 +289,13 @@ class KafkaSink:
                     None, ensure_topics, producer, self._config, self._topics, self._partitions, self._replication
                 )
                 await wait_for_producer_id(producer, statistics, _WARM_UP_TIMEOUT)
-            except (KafkaException, TimeoutError) as error:
+            except Exception as error:
+                # Whatever it is: the process is of no use without Kafka, and tries until it has it.
                 if attempt == 1 or attempt % 30 == 0:
-                    log.warning("kafka_not_reachable", reason=str(error), attempt=attempt)
+                    log.warning("kafka_not_reachable", reason=f"{type(error).__name__}: {error}", attempt=attempt)
                 await asyncio.sleep(_RECONNECT_PAUSE)
                 continue
             self._producer = producer
-            self._fatal = ""
             self.available = True
             self._schedule(_IDLE_POLL)
             log.info("kafka_ready", attempt=attempt)
@@ -261,7 +304,7 @@ class KafkaSink:
     def _on_error(self, error: KafkaError) -> None:
         """Runs inside poll(); librdkafka recovers by itself from all but fatal errors."""
         if error.fatal():
-            self._fatal = error.str()
+            self._failure = self._failure or f"fatal producer error: {error.str()}"
 
     async def drain(self, timeout: float) -> bool:
         """Waits until every message has its report, at most ``timeout`` seconds; whether all have."""

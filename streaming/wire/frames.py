@@ -229,4 +229,5 @@ def encode_frame(opcode: int, payload: bytes) -> bytes:
 
 def encode_close(code: int, reason: str) -> bytes:
     """A close frame; the reason is cut at the 123 bytes that fit after the code (RFC 6455, 5.5 and 5.5.1)."""
-    return encode_frame(CLOSE, code.to_bytes(2, "big") + reason.encode()[:123].decode(errors="ignore").encode())
+    text = reason.encode(errors="replace")[:123].decode(errors="ignore").encode()
+    return encode_frame(CLOSE, code.to_bytes(2, "big") + text)

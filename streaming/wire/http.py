@@ -5,24 +5,29 @@ whole body, of any size, before a view sees the request.
 """
 
 import asyncio
-from typing import Any, cast
+from collections import Counter
+from typing import Any, ClassVar, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-# Bytes; what the API and the admin's forms take is far below.
+# Bytes and seconds; what the API and the admin's forms take is far below.
 BODY_MAX_SIZE = 1_048_576
+BODY_TIMEOUT = 30.0
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """Ends a connection whose request's headers are not complete in time, or whose headers or body are too large."""
+    """Ends a connection whose request's headers or body are not complete in time, or too large."""
 
     # Seconds and bytes; set once by the server before it listens.
     handshake_timeout = 5.0
     handshake_max_size = 32_768
+    # Status -> requests of this process that were cut off.
+    cut: ClassVar[Counter[int]] = Counter()
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self._handshake_timer: asyncio.TimerHandle | None = None
+        self._body_timer: asyncio.TimerHandle | None = None
         self._head_size = 0
         self._body_size = 0
 
@@ -32,6 +37,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        if self._body_timer is not None:
+            self._body_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -45,7 +52,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         if self._is_head_due():
             self._stop_timer()
-            self._answer(b"431 Request Header Fields Too Large")
+            self._cut(b"431 Request Header Fields Too Large")
         elif not self.transport.is_closing():
             # The rest belongs to the body, or to whoever took the connection over.
             cast(asyncio.Protocol, self.transport.get_protocol()).data_received(data[room:])
@@ -55,14 +62,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_timer()
+        self._body_timer = self.loop.call_later(BODY_TIMEOUT, self._too_slow)
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
+        super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         self._body_size += len(body)
         if self._body_size <= BODY_MAX_SIZE:
             super().on_body(body)
         elif not self.transport.is_closing():
-            self._answer(b"413 Content Too Large")
+            self._cut(b"413 Content Too Large")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -79,11 +93,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._handshake_timer = None
-        self._answer(b"408 Request Timeout")
+        self._cut(b"408 Request Timeout")
 
-    def _answer(self, status: bytes) -> None:
+    def _cut(self, status: bytes) -> None:
+        self.cut[int(status[:3])] += 1
         if not self.transport.is_closing():
             self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
-            self.transport.close()
+            # None before the first request, although uvicorn says otherwise.
+            cycle = cast("RequestResponseCycle | None", self.cycle)
+            if (cycle is not None and not cycle.response_complete) or not self.transport.can_write_eof():
+                self.transport.close()
+            else:
+                # Closing a socket with unread bytes in it sends a reset, which can overtake the answer.
+                self.transport.write_eof()
+                self.transport.pause_reading()
             # close() waits for a flush that a peer which does not read never allows.
             self.loop.call_later(1.0, self.transport.abort)

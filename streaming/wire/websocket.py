@@ -6,9 +6,8 @@ messages then come by callback, without a queue and a task switch each, and ``se
 ``resume`` act at once. Any other ASGI application gets the usual receive and send.
 """
 
-from collections import Counter
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import structlog
 from uvicorn.protocols.utils import ClientDisconnected
@@ -33,6 +32,10 @@ log = structlog.get_logger(__name__)
 EXTENSION = "gateway.connection"
 _INTERNAL_ERROR = 1011
 _RESTART = 1012
+# Bytes in the transport's buffer from which on the peer counts as one that does not read.
+_WRITE_BUFFER_SIZE = 16_384
+_FRAME_OVERHEAD = 48
+_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 # Bytes that are taken from a peer whose connection is not accepted yet or has failed.
 _LINGER_MAX_SIZE = 1_048_576
 
@@ -50,8 +53,6 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
     control_rate_limit = 20.0
     # Frames that are read before other connections have their turn.
     read_turn_limit = 64
-    # What was refused here, by its close code, over all connections of the process.
-    refused: ClassVar[Counter[int]] = Counter()
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -78,6 +79,9 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         # answered yet (0: none).
         self.heard_at = 0.0
         self.ping_sent_at = 0.0
+        # What waits for a peer that does not read.
+        self._outbox: list[bytes] = []
+        self._outbox_size = 0
         # Since when the peer has not taken what waits for it (0: it has).
         self.stalled_at = 0.0
 
@@ -105,8 +109,13 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         if self._ended or self.disconnected:
             return
         frame = encode_frame(BINARY, data) if isinstance(data, bytes) else encode_frame(TEXT, data.encode())
-        self.transport.write(frame)
-        if self.stalled_at and self._on_slow and self.transport.get_write_buffer_size() > self.outbound_max_size:
+        if not self.stalled_at:
+            self.transport.write(frame)
+            return
+        # The transport keeps each write apart, at nearly a kilobyte beside its bytes: what waits is kept here.
+        self._outbox.append(frame)
+        self._outbox_size += len(frame) + _FRAME_OVERHEAD
+        if self._on_slow and self._outbox_size + _WRITE_BUFFER_SIZE > self.outbound_max_size:
             on_slow, self._on_slow = self._on_slow, None
             on_slow()
 
@@ -139,6 +148,7 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
             return
         self._ended = self.close_sent = True
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self._write_outbox()
         self.transport.write(encode_close(code, reason))
         # Set, so that uvicorn leaves the end to this timer when the application returns.
         self.close_timer = self.loop.call_later(self.close_grace, self.transport.abort)
@@ -189,6 +199,7 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _begin(self) -> None:
         self._has_begun = True
+        self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_SIZE)
         self._reader = FrameReader(
             self,
             self._enqueue,
@@ -220,6 +231,10 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         if not self.handshake_initiated:
             # The upgrade request, which uvicorn hands over in one piece.
             super().data_received(data)
+            if self.conn.handshake_exc is not None and not self.transport.is_closing():
+                # Not one that the parser takes: too large a header, a body, another method than GET.
+                self.transport.write(_BAD_REQUEST)
+                self.transport.close()
         elif not self._has_begun:
             self._early += data
             if len(self._early) > _LINGER_MAX_SIZE:
@@ -324,7 +339,6 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
     # --- Ends --------------------------------------------------------------------------------------------------------
 
     def _refuse(self, error: FrameError) -> None:
-        self.refused[error.code] += 1
         if error.code == ABUSE and self._on_abuse is not None and not self._ended:
             # It says goodbye in its own words before the close frame.
             self._on_abuse(error.reason)
@@ -359,8 +373,14 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         self.stalled_at = self.loop.time()
         super().pause_writing()
 
+    def _write_outbox(self) -> None:
+        if self._outbox:
+            frames, self._outbox, self._outbox_size = self._outbox, [], 0
+            self.transport.write(b"".join(frames))
+
     def resume_writing(self) -> None:
         self.stalled_at = 0.0
+        self._write_outbox()
         if self._owed_pong is not None and not self._ended:
             self.transport.write(encode_frame(PONG, self._owed_pong))
         self._owed_pong = None

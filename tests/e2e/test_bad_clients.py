@@ -28,10 +28,10 @@ def test_three_hundred_bad_clients_take_nothing_from_twenty_good_ones(
     make_gateway: MakeGateway, kafka: KafkaBroker, tmp_path: Path
 ) -> None:
     topics = Topics(kafka.bootstrap)
-    gateway = make_gateway(**topics.settings, GATEWAY_PING_INTERVAL="2s", GATEWAY_PONG_TIMEOUT="2s").start()
+    gateway = make_gateway(**topics.settings, GATEWAY_PING_INTERVAL="2s", GATEWAY_PONG_TIMEOUT="8s").start()
     before = memory_of(gateway)
     load = ["--clients", "20", "--ticks-per-second", "40", "--batch-size", "1", "--signals-per-second", "100"]
-    simulator = Simulator(gateway, tmp_path, *load, "--duration", "12")
+    simulator = Simulator(gateway, tmp_path, *load, "--duration", "16")
     until(lambda: gateway.metric("gateway_messages_total", result="acknowledged") > 500, 30, "a running load")
 
     users = gateway.users[20:]

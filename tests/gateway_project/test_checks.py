@@ -30,6 +30,7 @@ def test_operator_sees_no_remark_on_production_settings(tmp_path: Path) -> None:
         ({"GATEWAY_ROUTES": "tick=tick-data"}, "gateway.E001"),
         ({"GATEWAY_DRAIN_SPREAD": "21s"}, "gateway.E002"),
         ({"GATEWAY_BACKEND_TIMEOUT": "61s"}, "gateway.E003"),
+        ({"GATEWAY_MESSAGE_SIZE_LIMIT": "983041"}, "gateway.E004"),
         ({"GATEWAY_JWT_KEYS": ""}, "tenants.E001"),
         ({"GATEWAY_JWT_KEYS": "k:HS256:c2hvcnQ="}, "tenants.E001"),
         ({"GATEWAY_TOKEN_TTL": "25h"}, "tenants.E002"),

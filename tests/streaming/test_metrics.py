@@ -38,6 +38,7 @@ def busy() -> list[Sample]:
     routes["tick_data"].accepted, routes["tick_data"].acknowledged, routes["tick_data"].unrecorded = 30, 20, 3
     metrics.closes[1012] = 6
     metrics.connects_refused[(429, "connect_rate")] = 8
+    metrics.requests_cut[408] = 3
     metrics.produce_latency.counts[0] = 9
     metrics.produce_latency.counts[-1] = 1
     metrics.produce_latency.total = 61.5

@@ -64,7 +64,7 @@ def check(peer: WirePeer | AsgiPeer) -> CloseCode | None:
     return peer.check(PING_INTERVAL, PONG_TIMEOUT, OUTBOUND_TIMEOUT)
 
 
-def test_client_is_pinged_each_interval(wire: Wire, peer: WirePeer) -> None:
+def test_client_is_pinged_at_the_first_look_and_each_interval(wire: Wire, peer: WirePeer) -> None:
     pinged_at = []
     for _ in range(130):
         wire.now += 0.5
@@ -72,7 +72,7 @@ def test_client_is_pinged_each_interval(wire: Wire, peer: WirePeer) -> None:
         if wire.ping_sent_at:
             pinged_at.append(wire.now - 1_000.0)
             wire.ping_sent_at = 0.0
-    assert pinged_at == [20.0, 40.0, 60.0]
+    assert pinged_at == [0.5, 20.5, 40.5, 60.5]
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,14 @@ def test_client_without_pong_is_idle_or_does_not_read(
     wire.now += silence
     assert check(peer) is verdict
     assert wire.done == ["ping"]
+
+
+def test_stalled_client_is_slow_and_not_idle(wire: Wire, peer: WirePeer) -> None:
+    check(peer)
+    wire.heard_at = wire.now - 1
+    wire.now += PONG_TIMEOUT + 0.1
+    wire.stalled_at = wire.now
+    assert check(peer) is CloseCode.SLOW_CONSUMER
 
 
 def test_client_that_we_do_not_read_from_is_not_blamed_for_its_pong(wire: Wire, peer: WirePeer) -> None:

@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
@@ -47,17 +48,28 @@ class RawClient:
         self.socket.settimeout(timeout)
         self.socket.connect(("127.0.0.1", port))
         self._buffer = b""
+        self.head = ""
 
-    def open(self, token: str, *, path: str = "/ws/mt5", subprotocol: str = "gateway.v1.json") -> int:
-        """Shakes hands; the HTTP status."""
+    def open(
+        self,
+        token: str,
+        *,
+        path: str = "/ws/mt5",
+        subprotocol: str = "gateway.v1.json",
+        headers: Sequence[str] = (),
+        method: str = "GET",
+    ) -> int:
+        """Shakes hands; the HTTP status. The answer's head is in ``head``."""
         key = base64.b64encode(os.urandom(16)).decode()
-        lines = [f"GET {path} HTTP/1.1", "Host: 127.0.0.1", "Upgrade: websocket", "Connection: Upgrade"]
+        lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", "Upgrade: websocket", "Connection: Upgrade"]
         lines += [f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", f"Authorization: Bearer {token}"]
-        lines += [f"Sec-WebSocket-Protocol: {subprotocol}", "", ""]
-        self.socket.sendall("\r\n".join(lines).encode())
+        if subprotocol:
+            lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
+        self.socket.sendall("\r\n".join([*lines, *headers, "", ""]).encode())
         while b"\r\n\r\n" not in self._buffer:
             self._buffer += self._receive()
         head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        self.head = head.decode("latin-1")
         return int(head.split(b" ", 2)[1])
 
     def send(self, opcode: int, payload: bytes) -> None:

@@ -46,11 +46,15 @@ class Command(BaseCommand):
         parser.add_argument("--host", default="127.0.0.1")
         parser.add_argument("--port", type=int, required=True)
         parser.add_argument("--max-size", type=int, default=settings.GATEWAY_MESSAGE_SIZE_LIMIT, help="bytes a message")
+        parser.add_argument("--ssl-certfile", default="", help="PEM certificate; without it there is no TLS")
+        parser.add_argument("--ssl-keyfile", default="", help="PEM key of the certificate")
 
     def handle(self, *_args: Any, **options: Any) -> None:
         if settings.IS_PRODUCTION:
             raise CommandError("the echo server is for development machines")
+        ssl = {name: options[name] for name in ("ssl_certfile", "ssl_keyfile") if options[name]}
         apply_limits()
         listener = listen(options["host"], options["port"], shared=False)
-        self.stderr.write(f"echo on ws://{options['host']}:{options['port']}/, Ctrl-C stops it")
-        uvicorn.Server(server_config(echo, message_size_limit=options["max_size"])).run(sockets=[listener])
+        config = server_config(echo, message_size_limit=options["max_size"], ssl=ssl)
+        self.stderr.write(f"echo on {'wss' if ssl else 'ws'}://{options['host']}:{options['port']}/, Ctrl-C stops it")
+        uvicorn.Server(config).run(sockets=[listener])

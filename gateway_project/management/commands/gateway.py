@@ -1,7 +1,9 @@
 """``manage.py gateway``: serves HTTP and WebSocket, in one process or several on one port. Room: gateway_project."""
 
+import logging
 import os
 import sys
+import threading
 from argparse import ArgumentParser
 from typing import Any
 
@@ -59,3 +61,11 @@ class Command(BaseCommand):
         )
         serve(listener, server_config(application, message_size_limit=settings.GATEWAY_MESSAGE_SIZE_LIMIT, ssl=ssl))
         log.info("gateway_stopped", pid=os.getpid())
+        threads = [thread for thread in threading.enumerate() if thread.name.startswith("access")]
+        for thread in threads:
+            thread.join(timeout=0.2)
+        if any(thread.is_alive() for thread in threads):
+            # Python would wait for them, and they for a database that does not answer any more.
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(0)

@@ -26,6 +26,7 @@ class Bench:
     delivered: list[Receipt] = field(default_factory=list)
     failed: list[Receipt] = field(default_factory=list)
     room: list[bool] = field(default_factory=list)
+    too_large: list[Receipt] = field(default_factory=list)
     sink: Any = None
     settle: Any = None
     read: Any = None
@@ -80,8 +81,9 @@ def kafka_sink(bench: Bench, bootstrap: str, *, timeout: float) -> KafkaSink:
         bench.on_delivered,
         bench.on_failed,
         bench.on_room,
+        bench.too_large.extend,
         in_flight_limit=100,
-        in_flight_max_size=1_000_000,
+        in_flight_max_size=4_000_000,
         timeout=timeout,
     )
     bench.sink = sink
@@ -172,6 +174,19 @@ async def test_kafka_sink_is_warm_when_it_says_available(kafka: KafkaBroker) -> 
     assert await sink.drain(10.0)
     await sink.close(5.0)
     assert len(bench.delivered) == 1
+
+
+async def test_message_that_kafka_takes_at_no_time_is_told_apart(kafka: KafkaBroker) -> None:
+    bench = Bench()
+    sink = kafka_sink(bench, kafka.bootstrap, timeout=10.0)
+    await until(lambda: sink.available, 30)
+    large: Receipt = (cast(Session, None), 1, time.monotonic(), None, 2_000_000)
+    sink.publish(TOPICS[0], b"bob", b"x" * 2_000_000, large)
+    bench.publish(2)
+    assert await sink.drain(10.0)
+    assert (bench.too_large, [receipt[1] for receipt in bench.delivered], bench.failed) == ([large], [2], [])
+    assert sink.available
+    await sink.close(5.0)
 
 
 async def test_broker_away_fails_everything_at_once_and_the_sink_recovers(own_kafka: KafkaBroker) -> None:
