@@ -20,7 +20,7 @@ from streaming.wire.websocket import GatewayWebSocketProtocol
 log = structlog.get_logger(__name__)
 
 _BACKLOG = 2048
-_SEND_BUFFER_SIZE = 262_144
+_SOCKET_BUFFER_SIZE = 131_072
 # A denied handshake is an ordinary answer here; uvicorn logs each as an error.
 _HARMLESS = ("ASGI callable returned without completing handshake.",)
 
@@ -51,8 +51,10 @@ def listen(host: str, port: int, *, shared: bool) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if shared:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    # Connections inherit it. Answers are short; by default the kernel takes 4 MB for a client that does not read.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_SIZE)
+    # Connections inherit them. By default the kernel takes 4 MB for a client that does not read, and hands over a quarter
+    # of a megabyte at a time from one that floods; a terminal needs a few kilobytes.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_SIZE)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER_SIZE)
     listener.bind((host, port))
     if not shared:
         listener.listen(_BACKLOG)

@@ -1,6 +1,7 @@
 """Makes the runtime of a process from Django's settings. Room: streaming."""
 
 import os
+import time
 from functools import cache
 from pathlib import Path
 
@@ -14,11 +15,19 @@ from streaming.positions import PositionStore
 from streaming.registry import Registry
 from streaming.runtime import Runtime, RuntimeLimits
 from streaming.sinks.kafka import KafkaSink, producer_config
+from streaming.wire.http import BoundedHttpProtocol
 from tenants.tokens import default_keyring
 
 # Set by the parent of several gateway processes for each of its children.
 PROCESS_INDEX = "_GATEWAY_PROCESS_INDEX"
 SAMPLES_FOLDER = "_GATEWAY_SAMPLES_FOLDER"
+# Seconds since the last connection after which no more seem to be on their way.
+_CONNECT_PAUSE = 0.05
+
+
+def _no_one_connects() -> bool:
+    """The event loop takes one new connection a round: while many come, as after a restart, rounds must be short."""
+    return time.monotonic() - BoundedHttpProtocol.connected_at > _CONNECT_PAUSE
 
 
 def build_runtime() -> Runtime:
@@ -80,6 +89,7 @@ def build_runtime() -> Runtime:
         in_flight_max_size=settings.GATEWAY_PROCESS_IN_FLIGHT_MAX_SIZE,
         timeout=settings.GATEWAY_BACKEND_TIMEOUT,
         gather=settings.GATEWAY_GATHER_INTERVAL,
+        may_rest=_no_one_connects,
         partitions=settings.GATEWAY_TOPIC_PARTITIONS,
         replication=settings.GATEWAY_TOPIC_REPLICATION,
     )

@@ -80,11 +80,13 @@ class KafkaSink:
         in_flight_max_size: int,
         timeout: float,
         gather: float = 0.0,
+        may_rest: Callable[[], bool] = lambda: True,
         partitions: int = 6,
         replication: int = 1,
     ) -> None:
         """``in_flight_max_size``: bytes; ``timeout``: seconds that a message may wait for its report before the
-        broker counts as away; ``gather``: seconds between two turns while messages come more often than that."""
+        broker counts as away; ``gather``: seconds between two turns while messages come more often than
+        that; ``may_rest``: False while something else needs the loop at once."""
         self._config = config
         self._topics = topics
         self._on_delivered = on_delivered
@@ -97,6 +99,7 @@ class KafkaSink:
         self._in_flight_max_size = in_flight_max_size
         self._timeout = timeout
         self._gather = gather
+        self._may_rest = may_rest
         self._partitions = partitions
         self._replication = replication
         self._producer: Producer | None = None
@@ -220,7 +223,7 @@ class KafkaSink:
         since, self._turned_at = now - self._turned_at, now
         if since > 2 * self._gather:
             return False
-        if since < self._gather:
+        if since < self._gather and self._may_rest():
             time.sleep(self._gather - since)
             self._turned_at = time.monotonic()
         return True

@@ -21,6 +21,8 @@ _WHOLE_TEXT, _WHOLE_BINARY = 0x80 | TEXT, 0x80 | BINARY
 _WHOLE = (_WHOLE_BINARY, _WHOLE_TEXT)
 # Codes that may stand in a close frame (RFC 6455, 7.4, and IANA's registry); 3000 to 4999 are free for all.
 _CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
+# What a fragment or a control frame counts for in a turn, beside itself: they take longer, and floods are made of them.
+_RARE_FRAME_WEIGHT = 3
 _Utf8 = getincrementaldecoder("utf-8")
 
 
@@ -94,10 +96,14 @@ class FrameReader:
         else:
             self._data = data
 
-    def run(self, limit: int) -> bool:
-        """Reads up to ``limit`` frames; whether it stopped for the limit or a halt, so that more may be there.
+    def forget(self) -> None:
+        """Drops what has come and was not read: the connection ends, and nothing more will be."""
+        self._data, self._position, self._tail, self._parts = b"", 0, None, None
 
-        Raises FrameError, and whatever ``deliver`` raises.
+    def run(self, limit: int) -> bool:
+        """Reads up to ``limit`` frames, fewer where they are fragments or control frames.
+
+        Returns whether it stopped for the limit or a halt, so that more may be there. Raises FrameError, and whatever ``deliver`` raises.
         """
         data, position = self._data, self._position
         end = len(data)
@@ -105,7 +111,7 @@ class FrameReader:
             wanted = 2
             if end - position < wanted:
                 break
-            if self.halted or not limit:
+            if self.halted or limit <= 0:
                 self._position = position
                 return True
             first, second = data[position], data[position + 1]
@@ -133,6 +139,7 @@ class FrameReader:
                 self.deliver(self._text(payload))
             else:
                 self._take(first, payload)
+                limit -= _RARE_FRAME_WEIGHT
         self._data, self._position = b"", 0
         if position < end:
             self._tail = bytearray(memoryview(data)[position:])

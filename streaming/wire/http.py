@@ -5,6 +5,7 @@ whole body, of any size, before a view sees the request.
 """
 
 import asyncio
+import time
 from collections import Counter
 from typing import Any, ClassVar, cast
 
@@ -21,6 +22,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     # Seconds and bytes; set once by the server before it listens.
     handshake_timeout = 5.0
     handshake_max_size = 32_768
+    # Seconds of the monotonic clock: when the last connection of this process came.
+    connected_at: ClassVar[float] = 0.0
     # Status -> requests of this process that were cut off.
     cut: ClassVar[Counter[int]] = Counter()
 
@@ -33,6 +36,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
+        BoundedHttpProtocol.connected_at = time.monotonic()
         self._handshake_timer = self.loop.call_later(self.handshake_timeout, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:

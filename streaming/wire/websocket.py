@@ -349,6 +349,8 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         a reset, which can overtake the close frame, and the client would never learn the reason."""
         self.end(code, reason)
         self._is_deaf = True
+        if self._reader is not None:
+            self._reader.forget()
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
         if not self._is_reading and not self.transport.is_closing():
