@@ -51,8 +51,8 @@ def listen(host: str, port: int, *, shared: bool) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if shared:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    # Connections inherit them. By default the kernel takes 4 MB for a client that does not read, and hands over a quarter
-    # of a megabyte at a time from one that floods; a terminal needs a few kilobytes.
+    # Connections inherit them. By default the kernel takes 4 MB for a client that does not read, and hands over a
+    # quarter of a megabyte at a time from one that floods; a terminal needs a few kilobytes.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_SIZE)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER_SIZE)
     listener.bind((host, port))

@@ -103,7 +103,8 @@ class FrameReader:
     def run(self, limit: int) -> bool:
         """Reads up to ``limit`` frames, fewer where they are fragments or control frames.
 
-        Returns whether it stopped for the limit or a halt, so that more may be there. Raises FrameError, and whatever ``deliver`` raises.
+        Returns whether it stopped for the limit or a halt, so that more may be there. Raises FrameError, and whatever
+        ``deliver`` raises.
         """
         data, position = self._data, self._position
         end = len(data)
