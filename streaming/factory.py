@@ -11,9 +11,10 @@ from streaming.access import AccessDirectory
 from streaming.admission import AdmissionDesk
 from streaming.core.policy import ConnectionLimits
 from streaming.core.routing import build_routes
+from streaming.limits import RuntimeLimits
 from streaming.positions import PositionStore
 from streaming.registry import Registry
-from streaming.runtime import Runtime, RuntimeLimits
+from streaming.runtime import Runtime
 from streaming.sinks.kafka import KafkaSink, producer_config
 from streaming.wire.http import BoundedHttpProtocol
 from tenants.tokens import default_keyring

@@ -10,7 +10,6 @@ import secrets
 import time
 from bisect import bisect_left
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +26,7 @@ from streaming.core.ports import Receipt, Sink
 from streaming.core.replies import FORMS, PROTOBUF
 from streaming.core.routing import Route
 from streaming.core.session import Session
+from streaming.limits import RuntimeLimits
 from streaming.metrics import LATENCY_BUCKETS, Metrics, Sample, SharedSamples, render, samples_of
 from streaming.peers import ConnectionPeer
 from streaming.positions import PositionStore
@@ -48,20 +48,6 @@ class ManagedSink(Sink, Protocol):
 
     def start(self) -> None: ...
     async def close(self, timeout: float) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class RuntimeLimits:
-    """Seconds, and bytes where the name says size."""
-
-    ack_interval: float
-    token_grace: float
-    ping_interval: float
-    pong_timeout: float
-    outbound_timeout: float
-    outbound_max_size: int
-    drain_timeout: float
-    drain_spread: float
 
 
 class Runtime:

@@ -5,7 +5,7 @@ so nothing a client adds beyond the schema gets through. They raise MessageRefus
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -98,23 +98,26 @@ def check_notification(note: payloads_pb2.Notification, policy: UserPolicy, _fil
     return note.SerializeToString()
 
 
-class PayloadCheck(NamedTuple):
-    """How one message type is read and checked."""
+# Reads and checks the payload of one message type.
+PayloadCheck = Callable[[bytes, UserPolicy, Filtered], bytes]
 
-    parse: Callable[[bytes], Any]
-    check: Callable[[Any, UserPolicy, Filtered], bytes]
 
-    def __call__(self, data: bytes, policy: UserPolicy, filtered: Filtered) -> bytes:
+def _checked(parse: Callable[[bytes], Any], check: Callable[[Any, UserPolicy, Filtered], bytes]) -> PayloadCheck:
+    def run(data: bytes, policy: UserPolicy, filtered: Filtered) -> bytes:
         try:
-            payload = self.parse(data)
+            payload = parse(data)
         except DecodeError:
             raise MessageRefused(NackCode.PAYLOAD_MISMATCH, "the payload is not of its message_type") from None
-        return self.check(payload, policy, filtered)
+        return check(payload, policy, filtered)
+
+    return run
 
 
-CHECKS: dict[str, PayloadCheck] = {
-    "tick_data": PayloadCheck(payloads_pb2.BatchTickData.FromString, check_ticks),
-    "trading_signal": PayloadCheck(payloads_pb2.TradingSignal.FromString, check_signal),
-    "user_event": PayloadCheck(payloads_pb2.UserEvent.FromString, check_event),
-    "notification": PayloadCheck(payloads_pb2.Notification.FromString, check_notification),
+_TYPES: dict[str, tuple[Callable[[bytes], Any], Callable[[Any, UserPolicy, Filtered], bytes]]] = {
+    "tick_data": (payloads_pb2.BatchTickData.FromString, check_ticks),
+    "trading_signal": (payloads_pb2.TradingSignal.FromString, check_signal),
+    "user_event": (payloads_pb2.UserEvent.FromString, check_event),
+    "notification": (payloads_pb2.Notification.FromString, check_notification),
 }
+PARSERS = {message_type: parse for message_type, (parse, _) in _TYPES.items()}
+CHECKS = {message_type: _checked(parse, check) for message_type, (parse, check) in _TYPES.items()}

@@ -6,6 +6,8 @@ import msgspec
 from google.protobuf.message import Message
 
 from proto.gateway.v1 import control_pb2, envelope_pb2
+from streaming.core.codes import CloseCode
+from streaming.core.errors import MessageRefused
 
 PROTOBUF = "gateway.v1.protobuf"
 JSON = "gateway.v1.json"
@@ -38,6 +40,22 @@ class JsonForm:
 
     def ack(self, sequence: int) -> str:
         return f'{{"message_type":"gateway.ack","payload":{{"sequence":{sequence}}}}}'
+
+
+def nack_message(sequence: int, error: MessageRefused) -> control_pb2.Nack:
+    return control_pb2.Nack(
+        sequence=sequence,
+        code=error.code,
+        reason=error.reason[:200],
+        retry_after_ms=error.retry_after_ms,
+        retryable=error.retryable,
+    )
+
+
+def disconnect_message(code: CloseCode, reason: str, retry_after_ms: int, jitter_ms: int) -> control_pb2.Disconnect:
+    return control_pb2.Disconnect(
+        code=code, reason=reason, reconnect=code.reconnect, retry_after_ms=retry_after_ms, jitter_ms=jitter_ms
+    )
 
 
 FORMS: dict[str, ReplyForm] = {PROTOBUF: ProtobufForm(), JSON: JsonForm()}

@@ -13,7 +13,7 @@ from streaming.core.errors import MessageRefused, RefreshRefused
 from streaming.core.json_form import PayloadProblem, read_json
 from streaming.core.policy import UserPolicy, policy_message
 from streaming.core.ports import Peer, Receipt
-from streaming.core.replies import ReplyForm
+from streaming.core.replies import ReplyForm, disconnect_message, nack_message
 from streaming.core.stream import SEQUENCE_LIMIT, Arrival, StreamPosition, is_stream_id
 from streaming.core.throttle import TokenBucket
 
@@ -87,12 +87,8 @@ class Session:
         admitted = self.bucket.take(now)
         problem: MessageRefused | None = None
         try:
-            if type(data) is str:
-                context.counts.bytes_received += len(data)
-                envelope = read_json(data)
-            else:
-                context.counts.bytes_received += len(data)
-                envelope = _parse_envelope(data)  # type: ignore[arg-type]  # bytes: the other half of the union
+            context.counts.bytes_received += len(data)
+            envelope = read_json(data) if isinstance(data, str) else _parse_envelope(data)
         except PayloadProblem as error:
             envelope, problem = error.envelope, error.refusal
         except MessageRefused as error:
@@ -140,7 +136,8 @@ class Session:
         envelope.company_id = policy.company_id
         envelope.received_at = now_us
         envelope.session_id = self.session_id
-        envelope.stream_id = self.stream_id
+        if stream_id != self.stream_id:
+            envelope.stream_id = self.stream_id
         value = envelope.SerializeToString()
         route.accepted += 1
         self._publish(route.topic, value, (self, sequence, now, route, len(value)))
@@ -220,14 +217,7 @@ class Session:
         self._publish(self.context.failed_topic, value, (self, sequence, now, None, len(value)), headers)
 
     def _nack(self, sequence: int, error: MessageRefused) -> None:
-        nack = control_pb2.Nack(
-            sequence=sequence,
-            code=error.code,
-            reason=error.reason[:200],
-            retry_after_ms=error.retry_after_ms,
-            retryable=error.retryable,
-        )
-        self.say("gateway.nack", nack)
+        self.say("gateway.nack", nack_message(sequence, error))
 
     def _count_refusal(self, message_type: str, code: NackCode) -> None:
         key = (message_type if message_type in self.context.routes else "", code.value)
@@ -391,14 +381,7 @@ class Session:
         """Tells the client why, then closes; frames that still arrive are dropped and stay unanswered."""
         if self.closed:
             return
-        message = control_pb2.Disconnect(
-            code=code,
-            reason=reason,
-            reconnect=code.reconnect,
-            retry_after_ms=retry_after_ms,
-            jitter_ms=jitter_ms,
-        )
-        self.say("gateway.disconnect", message)
+        self.say("gateway.disconnect", disconnect_message(code, reason, retry_after_ms, jitter_ms))
         self.closed = True
         hint = f"ra={retry_after_ms};j={jitter_ms}" if retry_after_ms or jitter_ms else reason
         self.peer.close(code, hint)

@@ -112,8 +112,9 @@ class KafkaSink:
         # Why everything in flight has to be given up; "" while it has not.
         self._failure = ""
         self._timer: asyncio.Handle | None = None
+        # A turn comes as soon as the sockets are read; else a timer's.
+        self._turn_is_due = False
         self._turned_at = 0.0
-        self._busy = False
         self._connecting: asyncio.Task[None] | None = None
         self._closing = False
         self.in_flight = 0
@@ -133,9 +134,8 @@ class KafkaSink:
         self.in_flight_size += receipt[4]
         if self.in_flight >= self._in_flight_limit or self.in_flight_size >= self._in_flight_max_size:
             self.is_full = True
-        if not self._busy:
-            self._busy = True
-            self._schedule(0)
+        if not self._turn_is_due:
+            self._next_turn()
 
     def _produce(self) -> None:
         """Hands over what has gathered since the last turn: librdkafka's thread then wakes once for all of it."""
@@ -181,10 +181,16 @@ class KafkaSink:
     def _next_turn(self) -> None:
         """A turn begins among the callbacks that are ready, so that the loop reads its sockets between two turns: what
         a timer's callback asks for is called before that."""
+        if self._turn_is_due:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._turn_is_due = True
         self._timer = asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
         self._timer = None
+        self._turn_is_due = False
         gathered = len(self._queue)
         try:
             if gathered:
@@ -199,12 +205,11 @@ class KafkaSink:
                 self._hand_on()
         finally:
             # Whatever a callback does: without a next turn nothing would ever be reported again.
-            self._busy = self.in_flight > 0
-            if self._busy or not self._closing:
-                if gathered and self._busy and self._rest():
-                    self._next_turn()
-                else:
-                    self._schedule(_BUSY_POLL if self._busy else _IDLE_POLL)
+            is_busy = self.in_flight > 0
+            if gathered and is_busy and self._rest():
+                self._next_turn()
+            elif not self._turn_is_due and (is_busy or not self._closing):
+                self._schedule(_BUSY_POLL if is_busy else _IDLE_POLL)
 
     def _is_overdue(self) -> bool:
         """Whether any message has waited too long: one partition can be stuck while all others go on."""

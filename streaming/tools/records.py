@@ -7,7 +7,7 @@ from confluent_kafka import Message
 from google.protobuf.message import DecodeError
 
 from proto.gateway.v1 import envelope_pb2
-from streaming.core.payloads import CHECKS
+from streaming.core.payloads import PARSERS
 from streaming.core.replies import plain
 
 
@@ -49,10 +49,10 @@ def decode_envelope(value: bytes) -> dict[str, Any] | None:
     if not envelope.message_type:
         return None
     fields = plain(envelope)
-    check = CHECKS.get(envelope.message_type)
+    parse = PARSERS.get(envelope.message_type)
     try:
         fields["payload"] = (
-            base64.b64encode(envelope.payload).decode() if check is None else plain(check.parse(envelope.payload))
+            base64.b64encode(envelope.payload).decode() if parse is None else plain(parse(envelope.payload))
         )
     except DecodeError:
         fields["payload"] = base64.b64encode(envelope.payload).decode()

@@ -26,6 +26,7 @@ from streaming.wire.frames import (
     encode_close,
     encode_frame,
 )
+from streaming.wire.outbox import Outbox
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +35,6 @@ _INTERNAL_ERROR = 1011
 _RESTART = 1012
 # Bytes in the transport's buffer from which on the peer counts as one that does not read.
 _WRITE_BUFFER_SIZE = 16_384
-_FRAME_OVERHEAD = 48
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 # Bytes that are taken from a peer whose connection is not accepted yet or has failed.
 _LINGER_MAX_SIZE = 1_048_576
@@ -80,18 +80,14 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         self.heard_at = 0.0
         self.ping_sent_at = 0.0
         # What waits for a peer that does not read.
-        self._outbox: list[bytes] = []
-        self._outbox_size = 0
+        self._outbox: Outbox | None = None
         # Since when the peer has not taken what waits for it (0: it has).
         self.stalled_at = 0.0
 
     # --- For the application -----------------------------------------------------------------------------------------
 
     def attach(
-        self,
-        on_message: Callable[[bytes | str], None],
-        on_slow: Callable[[], None],
-        on_abuse: Callable[[str], None],
+        self, on_message: Callable[[bytes | str], None], on_slow: Callable[[], None], on_abuse: Callable[[str], None]
     ) -> None:
         """From here on messages go to ``on_message``; call it right after accept. No callback may wait.
 
@@ -112,10 +108,10 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         if not self.stalled_at:
             self.transport.write(frame)
             return
-        # The transport keeps each write apart, at nearly a kilobyte beside its bytes: what waits is kept here.
-        self._outbox.append(frame)
-        self._outbox_size += len(frame) + _FRAME_OVERHEAD
-        if self._on_slow and self._outbox_size + _WRITE_BUFFER_SIZE > self.outbound_max_size:
+        if self._outbox is None:
+            self._outbox = Outbox()
+        self._outbox.put(frame)
+        if self._on_slow and self._outbox.size + _WRITE_BUFFER_SIZE > self.outbound_max_size:
             on_slow, self._on_slow = self._on_slow, None
             on_slow()
 
@@ -256,12 +252,16 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         if more:
             self._stop_reading()
             self._read_on()
-        elif not self._is_reading:
+        else:
+            self._start_reading()
+
+    def _start_reading(self) -> None:
+        if not self._is_reading and not self.transport.is_closing():
             self._is_reading = True
             self.transport.resume_reading()
 
     def _stop_reading(self) -> None:
-        if self._is_reading:
+        if self._is_reading and not self.transport.is_closing():
             self._is_reading = False
             self.transport.pause_reading()
 
@@ -353,9 +353,7 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
             self._reader.forget()
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
-        if not self._is_reading and not self.transport.is_closing():
-            self._is_reading = True
-            self.transport.resume_reading()
+        self._start_reading()
 
     def _close_transport(self) -> None:
         if self.close_timer is not None:
@@ -375,11 +373,6 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         self.stalled_at = self.loop.time()
         super().pause_writing()
 
-    def _write_outbox(self) -> None:
-        if self._outbox:
-            frames, self._outbox, self._outbox_size = self._outbox, [], 0
-            self.transport.write(b"".join(frames))
-
     def resume_writing(self) -> None:
         self.stalled_at = 0.0
         self._write_outbox()
@@ -387,6 +380,10 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.write(encode_frame(PONG, self._owed_pong))
         self._owed_pong = None
         super().resume_writing()
+
+    def _write_outbox(self) -> None:
+        if self._outbox is not None and self._outbox.size:
+            self.transport.write(self._outbox.take())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._reader = self._on_message = self._on_slow = self._on_abuse = None

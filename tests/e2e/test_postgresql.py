@@ -1,11 +1,16 @@
 """The same on a real PostgreSQL: the tenant rules, and the way from a terminal to Kafka."""
 
+import json
 import os
+import secrets
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.support.gateway import ROOT, Gateway, clean_environment, manage
@@ -44,6 +49,27 @@ def test_terminal_streams_with_its_company_in_postgresql(
     terminal.wait_for_ack(1)
     gateway.stop()
     assert gateway.errors() == []
+
+
+def test_requests_leave_no_connection_behind(make_gateway: Callable[..., Gateway], postgres: Postgres) -> None:
+    gateway = make_gateway(DATABASE_URL=postgres.url, GATEWAY_DATABASE_CONNECTION_LIMIT="4")
+    manage("migrate", "-v0", environment=gateway.environment)
+    gateway.start()
+    for _ in range(40):
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{gateway.port}/api/v1/tokens",
+            data=json.dumps({"api_key": f"gwk_{'a' * 8}_{secrets.token_urlsafe(32)}"}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=10)
+        assert refused.value.code in (401, 429)
+        refused.value.close()
+    with psycopg.connect(postgres.url) as connection:
+        held = connection.execute("SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid()").fetchone()
+    assert held is not None
+    # The pool, and what the server runs for itself.
+    assert held[0] <= 4 + 6
 
 
 def test_settings_of_the_product_reach_postgresql(postgres: Postgres, tmp_path: Path) -> None:

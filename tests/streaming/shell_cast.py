@@ -19,9 +19,10 @@ from streaming.consumers import TerminalConsumer
 from streaming.core.codes import CloseCode
 from streaming.core.policy import ConnectionLimits
 from streaming.core.routing import build_routes
+from streaming.limits import RuntimeLimits
 from streaming.positions import PositionStore
 from streaming.registry import Connection, Registry
-from streaming.runtime import ManagedSink, Runtime, RuntimeLimits
+from streaming.runtime import ManagedSink, Runtime
 from streaming.sinks.memory import MemorySink
 from tenants import access as tenants_access
 from tenants.access import TerminalAccess

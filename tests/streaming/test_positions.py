@@ -62,6 +62,13 @@ async def test_position_written_by_one_process_is_read_by_another(
     assert await second.store.look_up((bob, "s1")) == 41
 
 
+async def test_storm_of_connects_finds_every_position(make_site: MakeSite, valkey: Valkey, bob: str) -> None:
+    site = make_site(valkey.url)
+    site.settle(bob, "s1", 41)
+    await site.store.flush()
+    assert await asyncio.gather(*(site.store.look_up((bob, "s1")) for _ in range(500))) == [41] * 500
+
+
 @pytest.mark.parametrize(("earlier", "later", "kept"), [(41, 40, 41), (41, 41, 41), (41, 42, 42), (9, 10, 10)])
 async def test_larger_position_wins(
     make_site: MakeSite, valkey: Valkey, bob: str, earlier: int, later: int, kept: int

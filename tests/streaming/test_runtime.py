@@ -260,6 +260,23 @@ async def test_revoked_token_ends_its_connections_and_no_other(process: Process,
         process.runtime.refresh(alice.connection.session, token)
 
 
+async def test_token_revoked_during_its_handshake_gets_no_connection(
+    process: Process, tenants: Tenants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = token_of()
+
+    async def look_up(_key: object) -> int:
+        # What takes time between the check of the token and accept.
+        tenants.revoke(process.runtime.desk.verify(token).jti)
+        await process.runtime.directory.poll(process.runtime)
+        return 0
+
+    monkeypatch.setattr(process.runtime.positions, "look_up", look_up)
+    bob = await process.connect(token)
+    assert process.runtime.directory.is_revoked(bob.connection.jti)
+    assert bob.close_code == 4501
+
+
 # --- Drain ------------------------------------------------------------------------------------------------------------
 
 
