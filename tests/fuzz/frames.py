@@ -31,7 +31,7 @@ from streaming.wire.frames import (
     FrameError,
     FrameReader,
 )
-from tests.support.frames import CONTINUATION, NO_MASK, client_frame
+from tests.support.frames import CONTINUATION, NO_MASK, Event, RecordingTaker, client_frame
 
 CORPUS = Path(__file__).parent / "corpus"
 CODES = frozenset({PROTOCOL_ERROR, INVALID_DATA, TOO_BIG, ABUSE})
@@ -45,7 +45,6 @@ _NO_TURN_LIMIT = 1 << 40
 _CONTROL = ("ping", "pong", "close")
 
 # What came out, in order: its kind, then all that is known of it.
-Event = tuple[bytes | str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,36 +103,16 @@ class Case:
                 position += step
 
 
-class Taker:
-    """Writes down what a reader tells."""
-
-    __slots__ = ("closed_at", "events", "halts", "reader")
+class Taker(RecordingTaker):
+    """Reads a case."""
 
     def __init__(self, case: Case, *, halts: bool = False) -> None:
-        self.events: list[Event] = []
-        self.halts = halts
+        super().__init__(message_size_limit=case.message_limit, fragment_limit=case.fragment_limit, halts=halts)
         # The number of events up to the close frame of the client.
         self.closed_at: int | None = None
-        self.reader = FrameReader(
-            self, self.take_message, message_size_limit=case.message_limit, fragment_limit=case.fragment_limit
-        )
-
-    def take_message(self, data: bytes | str) -> None:
-        self.events.append(("message", data))
-        if self.halts:
-            self.reader.halted = True
-
-    def take_invalid_text(self, data: bytes) -> None:
-        self.events.append(("invalid text", data))
-
-    def take_ping(self, payload: bytes) -> None:
-        self.events.append(("ping", payload))
-
-    def take_pong(self) -> None:
-        self.events.append(("pong",))
 
     def take_close(self, code: int, reason: str, payload: bytes) -> None:
-        self.events.append(("close", code, reason, payload))
+        super().take_close(code, reason, payload)
         self.closed_at = len(self.events)
 
     def feed(self, data: bytes) -> FrameError | None:

@@ -1,6 +1,10 @@
-"""Frames of a client as bytes, valid or with exactly the fault that is asked for."""
+"""Frames of a client as bytes, valid or with exactly the fault asked for, and a reader whose events are kept."""
 
 from websockets.utils import apply_mask
+
+from streaming.wire.frames import FrameReader
+
+Event = tuple[bytes | str | int, ...]
 
 CONTINUATION = 0x0
 NO_MASK = bytes(4)
@@ -32,3 +36,31 @@ def client_frame(
     if key == NO_MASK:
         return head + key + payload
     return head + key + apply_mask(payload, key)
+
+
+class RecordingTaker:
+    """Writes down what its reader tells; with ``halts`` it stops the reader after each message."""
+
+    def __init__(self, *, message_size_limit: int, fragment_limit: int, halts: bool = False) -> None:
+        self.events: list[Event] = []
+        self.halts = halts
+        self.reader = FrameReader(
+            self, self.take_message, message_size_limit=message_size_limit, fragment_limit=fragment_limit
+        )
+
+    def take_message(self, data: bytes | str) -> None:
+        self.events.append(("message", data))
+        if self.halts:
+            self.reader.halted = True
+
+    def take_invalid_text(self, data: bytes) -> None:
+        self.events.append(("invalid text", data))
+
+    def take_ping(self, payload: bytes) -> None:
+        self.events.append(("ping", payload))
+
+    def take_pong(self) -> None:
+        self.events.append(("pong",))
+
+    def take_close(self, code: int, reason: str, payload: bytes) -> None:
+        self.events.append(("close", code, reason, payload))

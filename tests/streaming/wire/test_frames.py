@@ -1,7 +1,5 @@
 """The reader of frames: what it delivers, what it refuses and with which code, at each limit and one above."""
 
-from dataclasses import dataclass, field
-
 import pytest
 
 from streaming.wire.frames import (
@@ -15,11 +13,10 @@ from streaming.wire.frames import (
     TEXT,
     TOO_BIG,
     FrameError,
-    FrameReader,
     encode_close,
     encode_frame,
 )
-from tests.support.frames import CONTINUATION, NO_MASK, client_frame
+from tests.support.frames import CONTINUATION, NO_MASK, RecordingTaker, client_frame
 
 _ALL = 1 << 30
 _TEXT_OF_EVERY_WIDTH = "aé€\ud7ff\ue000\U00010000\U0010ffff"
@@ -34,22 +31,11 @@ _BROKEN_TEXTS = {
 }
 
 
-@dataclass
-class Client:
+class Client(RecordingTaker):
     """A reader with limits, and all that came out of it."""
 
-    message_size_limit: int = 1_000
-    fragment_limit: int = 8
-    halts: bool = False
-    events: list[tuple[object, ...]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.reader = FrameReader(
-            self,
-            self._take_message,
-            message_size_limit=self.message_size_limit,
-            fragment_limit=self.fragment_limit,
-        )
+    def __init__(self, *, message_size_limit: int = 1_000, fragment_limit: int = 8, halts: bool = False) -> None:
+        super().__init__(message_size_limit=message_size_limit, fragment_limit=fragment_limit, halts=halts)
 
     def send(self, *pieces: bytes) -> "Client":
         for piece in pieces:
@@ -60,23 +46,6 @@ class Client:
     @property
     def messages(self) -> list[object]:
         return [event[1] for event in self.events if event[0] == "message"]
-
-    def _take_message(self, data: bytes | str) -> None:
-        self.events.append(("message", data))
-        if self.halts:
-            self.reader.halted = True
-
-    def take_invalid_text(self, data: bytes) -> None:
-        self.events.append(("invalid text", data))
-
-    def take_ping(self, payload: bytes) -> None:
-        self.events.append(("ping", payload))
-
-    def take_pong(self) -> None:
-        self.events.append(("pong",))
-
-    def take_close(self, code: int, reason: str, payload: bytes) -> None:
-        self.events.append(("close", code, reason, payload))
 
 
 def _fragments(opcode: int, *parts: bytes) -> list[bytes]:
