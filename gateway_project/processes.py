@@ -13,6 +13,7 @@ import time
 from types import FrameType
 
 import structlog
+from django.conf import settings
 
 from streaming.factory import PROCESS_INDEX, SAMPLES_FOLDER
 
@@ -22,6 +23,7 @@ log = structlog.get_logger(__name__)
 _RESTART_PAUSE = 0.2
 _RESTART_PAUSE_LIMIT = 10.0
 _STABLE_AFTER = 30.0
+_STOP_SLACK = 20.0
 _PARENT_PIPE = "_GATEWAY_PARENT_PIPE"
 
 
@@ -66,6 +68,16 @@ class _Child:
             self.process = subprocess.Popen(self._command, env=self._environment, pass_fds=(self._pipe,))  # noqa: S603
 
 
+def _end(process: subprocess.Popen[bytes]) -> int:
+    """Waits for its drain, and no longer than that can take."""
+    try:
+        return process.wait(settings.GATEWAY_DRAIN_TIMEOUT * 2 + _STOP_SLACK)
+    except subprocess.TimeoutExpired:
+        log.error("gateway_process_killed", pid=process.pid)
+        process.kill()
+        return process.wait()
+
+
 def run_processes(command: list[str], count: int) -> int:
     """Runs ``count`` children of ``command`` until SIGTERM or SIGINT; the exit status for the parent."""
     stopping = threading.Event()
@@ -89,7 +101,7 @@ def run_processes(command: list[str], count: int) -> int:
         running = [child.process for child in children if child.process is not None]
         for process in running:
             process.terminate()
-        statuses = [process.wait() for process in running]
+        statuses = [_end(process) for process in running]
         os.close(write_end)
     # A child that was still starting has no drain to run and ends by the signal itself.
     return max((abs(status) for status in statuses if status != -signal.SIGTERM), default=0)

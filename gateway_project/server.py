@@ -7,6 +7,7 @@ import asyncio
 import gc
 import logging
 import socket
+import time
 from typing import Any
 
 import structlog
@@ -38,9 +39,16 @@ class GatewayServer(uvicorn.Server):
                 await process_runtime().drain()
         except TimeoutError:
             log.error("drain_timed_out")
+        # Each has its close frame; whoever is closed before it has answered may never read it.
+        until = time.monotonic() + settings.GATEWAY_CLOSE_TIMEOUT
+        while self._has_terminals() and time.monotonic() < until:
+            await asyncio.sleep(0.02)
         await super().shutdown(sockets=None)
         # uvicorn raises the signal again once it is done, which would turn an orderly end into exit status 143.
         self._captured_signals.clear()
+
+    def _has_terminals(self) -> bool:
+        return any(isinstance(one, GatewayWebSocketProtocol) for one in self.server_state.connections)
 
 
 def listen(host: str, port: int, *, shared: bool) -> socket.socket:

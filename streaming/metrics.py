@@ -65,7 +65,7 @@ HELP = {
     "gateway_failed_messages_total": ("counter", "Messages kept in failed-messages, by reason."),
     "gateway_connects_refused_total": ("counter", "Handshakes refused, by HTTP status and code."),
     "gateway_requests_cut_total": ("counter", "Requests too slow or too large, by HTTP status."),
-    "gateway_closes_total": ("counter", "Connections ended, by close code."),
+    "gateway_closes_total": ("counter", "Connections ended, by close code; 0: one that clients made up."),
     "gateway_loop_lag_seconds": ("gauge", "How late the event loop was at the last look, once a second."),
 }
 

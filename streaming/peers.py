@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from streaming.core.codes import CloseCode
 from streaming.wire.websocket import GatewayWebSocketProtocol
 
+# Seconds that one write may take before its peer counts as stuck.
+_STUCK_AFTER = 3.0
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
@@ -95,6 +97,10 @@ class AsgiPeer:
         # At most 123 bytes after the code (RFC 6455, 5.5 and 5.5.1).
         reason = reason.encode()[:123].decode(errors="ignore")
         self._end = {"type": "websocket.close", "code": int(code), "reason": reason}
+        if self._writing_since and self._loop.time() - self._writing_since > _STUCK_AFTER:
+            # The close would wait behind a message that never gets through.
+            self.abort()
+            return
         self._queue.put_nowait(self._end)
         self._queue.put_nowait(None)
         # Whoever waits to read must see the end of the connection.

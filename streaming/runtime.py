@@ -37,6 +37,7 @@ from tenants.access import TerminalAccess
 log = structlog.get_logger(__name__)
 
 _SWEEP_INTERVAL = 1.0
+_KNOWN_CODES = frozenset({*map(int, CloseCode), *range(1000, 1016)})
 # A drain lets go of this many connections a second at most, so that the rest of the cluster can take them in.
 _DRAIN_RATE = 200.0
 
@@ -176,7 +177,8 @@ class Runtime:
         """The connection is gone, for whichever reason."""
         connection.session.lost()
         self.registry.remove(connection, time.monotonic())
-        self.metrics.closes[code] += 1
+        # A client can send any of two thousand codes of its own.
+        self.metrics.closes[code if code in _KNOWN_CODES else 0] += 1
 
     def refresh(self, session: Session, token: str) -> None:
         """Raises RefreshRefused; moves the deadline of the session's connection."""
@@ -370,6 +372,8 @@ class Runtime:
         await self.sink.close(self.limits.drain_timeout)
         for task in self._tasks:
             task.cancel()
+        # A flush that was under way puts back what it has not written.
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._ack_timer is not None:
             self._ack_timer.cancel()
             self._flush_acks()

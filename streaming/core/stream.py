@@ -80,8 +80,12 @@ class StreamPosition:
         """Takes over what another process has seen settled."""
         if acknowledged > self.acknowledged:
             self.acknowledged = acknowledged
-            self.expected = max(self.expected, acknowledged + 1)
             self._settled_ahead = {sequence for sequence in self._settled_ahead if sequence > acknowledged}
+            # What was settled here right behind it counts too: nobody will settle it again.
+            while self.acknowledged + 1 in self._settled_ahead:
+                self.acknowledged += 1
+                self._settled_ahead.remove(self.acknowledged)
+            self.expected = max(self.expected, self.acknowledged + 1)
 
     def unsettled(self) -> list[int]:
         """Sequences received and not settled, ascending."""

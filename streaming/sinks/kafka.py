@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 # often otherwise (for errors and statistics).
 _BUSY_POLL = 0.002
 _IDLE_POLL = 0.1
+# Bytes; of a batch that a broker finds too large, smaller messages are not to blame.
+_LARGE_MESSAGE_SIZE = 16_384
 _RECONNECT_PAUSE = 1.0
 _WARM_UP_TIMEOUT = 15.0
 
@@ -164,7 +166,7 @@ class KafkaSink:
         handover.left -= 1
         if error is None:
             self._delivered.append(receipt)
-        elif error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        elif error.code() == KafkaError.MSG_SIZE_TOO_LARGE and receipt[4] > _LARGE_MESSAGE_SIZE:
             self._too_large.append(receipt)
         else:
             self._fail(receipt, error.str())
@@ -174,6 +176,9 @@ class KafkaSink:
         self._failure = self._failure or reason
 
     def _schedule(self, delay: float) -> None:
+        if self._turn_is_due:
+            # It comes sooner, and would never be asked for again if it were cancelled.
+            return
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(delay, self._next_turn)
@@ -208,7 +213,7 @@ class KafkaSink:
             is_busy = self.in_flight > 0
             if gathered and is_busy and self._rest():
                 self._next_turn()
-            elif not self._turn_is_due and (is_busy or not self._closing):
+            elif is_busy or not self._closing:
                 self._schedule(_BUSY_POLL if is_busy else _IDLE_POLL)
 
     def _is_overdue(self) -> bool:

@@ -14,6 +14,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 # Bytes and seconds; what the API and the admin's forms take is far below.
 BODY_MAX_SIZE = 1_048_576
 BODY_TIMEOUT = 30.0
+# Seconds for which a peer may leave its answer unread.
+STALL_TIMEOUT = 10.0
+_HEAD_END = b"\r\n\r\n"
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -31,6 +34,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **keywords)
         self._handshake_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+        # The last bytes of a head that has not ended, in which its end may have begun.
+        self._head_tail = b""
+        self._is_cut = False
         self._head_size = 0
         self._body_size = 0
 
@@ -41,25 +48,46 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
-        if self._body_timer is not None:
-            self._body_timer.cancel()
+        for timer in (self._body_timer, self._stall_timer):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if not self._is_head_due():
-            super().data_received(data)
-            return
-        room = self.handshake_max_size - self._head_size
-        self._head_size += len(data)
-        super().data_received(data[:room])
-        if len(data) <= room:
-            return
-        if self._is_head_due():
-            self._stop_timer()
-            self._cut(b"431 Request Header Fields Too Large")
-        elif not self.transport.is_closing():
-            # The rest belongs to the body, or to whoever took the connection over.
-            cast(asyncio.Protocol, self.transport.get_protocol()).data_received(data[room:])
+        while data and self._is_head_due() and not self._is_cut:
+            # Up to the head's end and no further: uvicorn drops what follows an upgrade in the same piece.
+            seen = self._head_tail + data
+            blank_line = seen.find(_HEAD_END)
+            end = len(data) if blank_line < 0 else blank_line + len(_HEAD_END) - len(self._head_tail)
+            head, data = data[:end], data[end:]
+            self._head_tail = seen[: len(self._head_tail) + end][1 - len(_HEAD_END) :]
+            self._head_size += len(head)
+            if self._head_size > self.handshake_max_size:
+                self._stop_timer()
+                self._cut(b"431 Request Header Fields Too Large")
+                return
+            super().data_received(head)
+        if data and not self._is_cut and not self.transport.is_closing():
+            protocol = cast(asyncio.Protocol, self.transport.get_protocol())
+            if protocol is self:
+                super().data_received(data)
+            else:
+                protocol.data_received(data)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stall_timer = self.loop.call_later(STALL_TIMEOUT, self._give_up)
+
+    def resume_writing(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+        super().resume_writing()
+
+    def _give_up(self) -> None:
+        """The peer has not read its answer for too long; close() would wait for it as well."""
+        if self.transport.get_protocol() is self:
+            self.transport.abort()
 
     def _is_head_due(self) -> bool:
         return self._handshake_timer is not None
@@ -87,7 +115,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._body_size = 0
         if self._handshake_timer is None:
             # A later request on a connection that is kept alive.
-            self._head_size = 0
+            self._head_size, self._head_tail = 0, b""
             self._handshake_timer = self.loop.call_later(self.handshake_timeout, self._too_slow)
 
     def _stop_timer(self) -> None:
@@ -100,6 +128,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._cut(b"408 Request Timeout")
 
     def _cut(self, status: bytes) -> None:
+        if self._is_cut:
+            return
+        self._is_cut = True
         self.cut[int(status[:3])] += 1
         if not self.transport.is_closing():
             self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")

@@ -205,8 +205,11 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         # The handshake is over: an idle connection should not hold its parts.
         del self.conn, self.request, self.response
         if self._early:
-            early, self._early = self._early, b""
-            self.loop.call_soon(self.data_received, early)
+            # Read on the next turn, when the application has attached; what comes meanwhile is behind it.
+            self._reader.feed(self._early)
+            self._early = b""
+            self.heard_at = self.loop.time()
+            self._read_on()
 
     # --- From the transport ------------------------------------------------------------------------------------------
 
@@ -325,6 +328,7 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         if not self._ended:
             self._ended = self.close_sent = True
             self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+            self._write_outbox()
             # The same code, without the reason that the peer knows.
             self.transport.write(encode_frame(CLOSE, payload[:2]))
         self._close_transport()

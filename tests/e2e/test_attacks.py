@@ -6,13 +6,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.attackers import ATTACKS, Order, Outcome
 from tests.support.gateway import ROOT, Gateway, until
+from tests.support.kafka import KafkaBroker
 from tests.support.raw_client import BINARY, CLOSE, TEXT, RawClient, frame
 from tests.support.simulator import Simulator, assert_every_message_has_its_answer
 from tests.support.terminal import Terminal
+from tests.support.topics import Topics, names_of
 
 MakeGateway = Callable[..., Gateway]
 CODES = {
@@ -76,6 +79,44 @@ def test_upgrade_that_cannot_be_one_is_answered_and_closed(gateway: Gateway, hea
     client = RawClient(gateway.port, timeout=5)
     assert client.open(gateway.users[0].token, headers=headers, method=method) in (400, 405, 426, 431)
     assert client.socket.recv(1) == b""
+    client.close()
+
+
+def test_terminal_that_does_not_wait_for_the_handshake_loses_nothing(
+    make_gateway: MakeGateway, kafka: KafkaBroker
+) -> None:
+    topics = Topics(kafka.bootstrap)
+    gateway = make_gateway(**topics.settings).start()
+    body = '{"message_type":"tick_data","sequence":%d,"ticks":[{"symbol":"EURUSD","bid":1.1,"ask":1.2}]}'
+    early = b"".join(frame(TEXT, (body % sequence).encode()) for sequence in (1, 2))
+    client = RawClient(gateway.port)
+    assert client.open(gateway.users[0].token, path="/ws/mt5?stream=early", behind=early) == 101
+    client.send(TEXT, (body % 3).encode())
+    acknowledged = 0
+    while acknowledged < 3:
+        answer = client.read()
+        assert answer is not None
+        message = json.loads(answer.payload) if answer.opcode == TEXT else {}
+        assert message.get("message_type") != "gateway.nack", message
+        if message.get("message_type") == "gateway.ack":
+            acknowledged = message["payload"]["sequence"]
+    client.close()
+    assert [name[2] for name in names_of(topics.read("tick_data"))] == [1, 2, 3]
+
+
+def test_http_client_that_does_not_read_its_answers_is_let_go(gateway: Gateway) -> None:
+    client = RawClient(gateway.port, receive_buffer=2_048, timeout=30)
+    request = b"GET /admin/login/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    client.socket.sendall(request * 300)
+    port = client.socket.getsockname()[1]
+    assert gateway.process is not None
+    process = psutil.Process(gateway.process.pid)
+
+    def is_held() -> bool:
+        return any(one.raddr and one.raddr.port == port for one in process.net_connections("tcp"))
+
+    assert is_held()
+    until(lambda: not is_held(), 30, "the end of the connection")
     client.close()
 
 

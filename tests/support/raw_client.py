@@ -58,14 +58,15 @@ class RawClient:
         subprotocol: str = "gateway.v1.json",
         headers: Sequence[str] = (),
         method: str = "GET",
+        behind: bytes = b"",
     ) -> int:
-        """Shakes hands; the HTTP status. The answer's head is in ``head``."""
+        """Shakes hands; the HTTP status. The answer's head is in ``head``; ``behind`` leaves with the request."""
         key = base64.b64encode(os.urandom(16)).decode()
         lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", "Upgrade: websocket", "Connection: Upgrade"]
         lines += [f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", f"Authorization: Bearer {token}"]
         if subprotocol:
             lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
-        self.socket.sendall("\r\n".join([*lines, *headers, "", ""]).encode())
+        self.socket.sendall("\r\n".join([*lines, *headers, "", ""]).encode() + behind)
         while b"\r\n\r\n" not in self._buffer:
             self._buffer += self._receive()
         head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")

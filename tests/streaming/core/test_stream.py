@@ -100,3 +100,15 @@ def test_stream_ids_at_the_limit_and_above() -> None:
     assert is_stream_id("EA-1.demo:42_x")
     for wrong in ("", "a" * 65, "a b", "a/b", "é"):
         assert not is_stream_id(wrong)
+
+
+def test_stream_that_comes_back_goes_on_over_what_was_settled_out_of_order() -> None:
+    position = StreamPosition(3)
+    for sequence in (4, 5, 6):
+        position.arrive(sequence, first=False, unread=0)
+    position.settle(5)
+    position.catch_up(4)
+    assert (position.acknowledged, position.unsettled()) == (5, [6])
+    position.settle(4)
+    position.settle(6)
+    assert (position.acknowledged, position.expected) == (6, 7)

@@ -147,3 +147,13 @@ async def test_close_fails_what_is_never_reported(bench: Bench) -> None:
     bench.publish(1, b"stuck")
     await bench.sink.close(0.1)
     assert (bench.failed, bench.sink.in_flight) == ([1], 0)
+
+
+async def test_turn_that_is_due_is_not_put_off(bench: Bench) -> None:
+    bench.sink._next_turn()
+    # As the end of a reconnect does in the same round of the loop.
+    bench.sink._schedule(60.0)
+    await asyncio.sleep(0.01)
+    bench.publish(1)
+    await until(lambda: bench.delivered == [1])
+    await bench.sink.close(1.0)
