@@ -109,7 +109,7 @@ def server_config(app: Any, *, message_size_limit: int, ssl: dict[str, str] | No
 
 def tune_garbage_collection() -> None:
     """What is loaded by now stays, and messages make no cycles: looking through all of it for every 700 new objects
-    costs a quarter of the time of a busy process (``docs/performance.md``)."""
+    is a large part of a busy process's time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 50, 1_000)
