@@ -18,6 +18,7 @@ from typing import Any, TypedDict
 import uvloop
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
+from benchmarks.load import say
 from benchmarks.stats import spread
 
 _CONNECTS_AT_ONCE = 20
@@ -163,11 +164,6 @@ def _read_acts(loop: asyncio.AbstractEventLoop, acts: "asyncio.Queue[dict[str, A
         loop.call_soon_threadsafe(acts.put_nowait, {"do": "finish", "windows": {}})
     except RuntimeError:
         pass  # The loop has ended by itself.
-
-
-def say(message: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -185,11 +185,17 @@ class Session:
         self, data: bytes | str, message_type: str, sequence: int, error: MessageRefused, now: float, now_us: int
     ) -> None:
         """Answers a message whose sequence is known; the sequence is settled when nothing more is owed for it."""
+        if error.code in KEPT_REFUSALS:
+            self._count_refusal(message_type, error.code)
+            self._nack(sequence, error)
+            self._keep(data, message_type, sequence, error, now, now_us)
+        else:
+            self._refuse_for_good(message_type, sequence, error)
+
+    def _refuse_for_good(self, message_type: str, sequence: int, error: MessageRefused) -> None:
         self._count_refusal(message_type, error.code)
         self._nack(sequence, error)
-        if error.code in KEPT_REFUSALS:
-            self._keep(data, message_type, sequence, error, now, now_us)
-        elif sequence:
+        if sequence:
             self.position.settle(sequence)
             self.context.schedule_ack(self, False)
 
@@ -321,12 +327,8 @@ class Session:
     def too_large(self, sequence: int) -> None:
         """Kafka takes no message of this size: refused for good, so nothing more is owed for it."""
         self.in_flight -= 1
-        error = MessageRefused(NackCode.TOO_LARGE, "larger than the messages that Kafka takes here")
-        self._count_refusal("", error.code)
-        self._nack(sequence, error)
-        if sequence:
-            self.position.settle(sequence)
-            self.context.schedule_ack(self, False)
+        reason = "larger than the messages that Kafka takes here"
+        self._refuse_for_good("", sequence, MessageRefused(NackCode.TOO_LARGE, reason))
         self.try_resume()
 
     def stop_reading(self) -> None:

@@ -19,6 +19,11 @@ STALL_TIMEOUT = 10.0
 _HEAD_END = b"\r\n\r\n"
 
 
+def bare_answer(status: bytes) -> bytes:
+    """The last answer on a connection, without a body; ``status``: code and phrase."""
+    return b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
 class BoundedHttpProtocol(HttpToolsProtocol):
     """Ends a connection whose request's headers or body are not complete in time, or too large."""
 
@@ -133,7 +138,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._is_cut = True
         self.cut[int(status[:3])] += 1
         if not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            self.transport.write(bare_answer(status))
             # None before the first request, although uvicorn says otherwise.
             cycle = cast("RequestResponseCycle | None", self.cycle)
             if (cycle is not None and not cycle.response_complete) or not self.transport.can_write_eof():

@@ -26,6 +26,7 @@ from streaming.wire.frames import (
     encode_close,
     encode_frame,
 )
+from streaming.wire.http import bare_answer
 from streaming.wire.outbox import Outbox
 
 log = structlog.get_logger(__name__)
@@ -35,7 +36,6 @@ _INTERNAL_ERROR = 1011
 _RESTART = 1012
 # Bytes in the transport's buffer from which on the peer counts as one that does not read.
 _WRITE_BUFFER_SIZE = 16_384
-_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 # Bytes that are taken from a peer whose connection is not accepted yet or has failed.
 _LINGER_MAX_SIZE = 1_048_576
 
@@ -151,7 +151,7 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         self._paused = self.read_paused = False
         # The close frame of the peer may stand behind messages that nobody takes any more.
         if self._reader is not None:
-            self._reader.deliver = _drop
+            self._reader.deliver = _ignore
         self._read_on()
 
     # --- From uvicorn: the handshake ---------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
             super().data_received(data)
             if self.conn.handshake_exc is not None and not self.transport.is_closing():
                 # Not one that the parser takes: too large a header, a body, another method than GET.
-                self.transport.write(_BAD_REQUEST)
+                self.transport.write(bare_answer(b"400 Bad Request"))
                 self.transport.close()
         elif not self._has_begun:
             self._early += data
@@ -400,5 +400,5 @@ def connection_of(scope: dict[str, Any]) -> GatewayWebSocketProtocol | None:
     return None if extension is None else extension["connection"]
 
 
-def _drop(_data: bytes | str) -> None:
+def _ignore(_data: bytes | str) -> None:
     """Takes messages that come too late."""
