@@ -1,7 +1,7 @@
-"""The periodic jobs of the product: housekeeping that no request should wait for. Room: gateway_project.
+"""The background work of the product: what no request should wait for. Room: gateway_project.
 
 Contract: jobs run one after the other in one process; one that fails is logged and runs again at its next time. Every
-job may run in several workers at once.
+job may run in several workers at once. The relay of events has a thread of its own, so that no job delays an event.
 """
 
 import threading
@@ -10,12 +10,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
+from django.conf import settings
 from django.core.management import call_command
 from django.db import close_old_connections
 
+from events import outbox
+from events.publisher import Publisher
+from events.relay import Relay
+from streaming.presence import PresenceWatch
+from streaming.sinks.kafka import producer_config
 from tenants.access import prune_revoked_tokens
 
 log = structlog.get_logger(__name__)
+
+# Seconds: jobs that run more often are only named in the log when they did something.
+_QUIET_INTERVAL = 60.0
+_RESTART_PAUSE = 1.0
 
 
 @dataclass
@@ -37,7 +47,43 @@ def jobs() -> list[Job]:
     return [
         Job("prune_revoked_tokens", 3600.0, prune_revoked_tokens),
         Job("clear_sessions", 86_400.0, _clear_sessions),
+        Job("prune_outbox", 3600.0, outbox.prune),
+        Job("presence", settings.GATEWAY_PRESENCE_INTERVAL, PresenceWatch()),
     ]
+
+
+def relay_of_settings() -> Relay:
+    """Brings events from the outbox to the configured Kafka; nothing is connected yet."""
+    config = producer_config(settings.GATEWAY_KAFKA_BOOTSTRAP_SERVERS, 0.0, settings.GATEWAY_KAFKA_OPTIONS)
+    publisher = Publisher(
+        {**config, "statistics.interval.ms": 0},
+        topics=[
+            settings.GATEWAY_SUBSCRIPTION_TOPIC,
+            settings.GATEWAY_ACTIVITY_TOPIC,
+            *settings.GATEWAY_ROUTES.values(),
+        ],
+        partitions=settings.GATEWAY_TOPIC_PARTITIONS,
+        replication=settings.GATEWAY_TOPIC_REPLICATION,
+    )
+    return Relay(publisher, poll_interval=settings.GATEWAY_OUTBOX_POLL_INTERVAL)
+
+
+def start_thread(
+    name: str, run: Callable[[threading.Event], None], stopping: threading.Event, *, pause: float = _RESTART_PAUSE
+) -> threading.Thread:
+    """A thread that calls ``run`` until ``stopping`` is set: again, ``pause`` seconds later, when it ended before."""
+
+    def keep_running() -> None:
+        while not stopping.is_set():
+            try:
+                run(stopping)
+            except Exception:
+                log.exception("worker_thread_failed", thread=name, again_in_s=pause)
+                stopping.wait(pause)
+
+    thread = threading.Thread(target=keep_running, name=name, daemon=True)
+    thread.start()
+    return thread
 
 
 def run_due(registry: list[Job], now: float) -> float:
@@ -53,7 +99,8 @@ def run_due(registry: list[Job], now: float) -> float:
         except Exception:
             log.exception("job_failed", job=job.name, again_in_s=job.interval)
         else:
-            log.info("job_done", job=job.name, rows=rows or 0)
+            if rows or job.interval >= _QUIET_INTERVAL:
+                log.info("job_done", job=job.name, rows=rows or 0)
         finally:
             close_old_connections()
     return max(min((job.due_at for job in registry), default=now + 60.0) - now, 0.0)

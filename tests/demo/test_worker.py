@@ -3,9 +3,10 @@
 import threading
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway_project import worker
-from gateway_project.worker import Job, jobs, run_due, work
+from gateway_project.worker import Job, jobs, run_due, start_thread, work
 
 
 @pytest.fixture(autouse=True)
@@ -35,8 +36,37 @@ def test_work_ends_when_asked() -> None:
     assert stopping.is_set()
 
 
+def test_frequent_job_is_only_logged_when_it_did_something() -> None:
+    results = iter([0, None, 3])
+    job = Job("frequent", 5.0, lambda: next(results))
+    with capture_logs() as logs:
+        for now in (0.0, 5.0, 10.0):
+            assert run_due([job], now) == 5.0
+        run_due([Job("rare", 60.0, lambda: 0)], 0.0)
+    assert [(entry["event"], entry["job"], entry["rows"]) for entry in logs] == [
+        ("job_done", "frequent", 3),
+        ("job_done", "rare", 0),
+    ]
+
+
+def test_thread_that_dies_is_logged_and_started_again() -> None:
+    stopping = threading.Event()
+    runs: list[int] = []
+
+    def run(event: threading.Event) -> None:
+        runs.append(len(runs))
+        if len(runs) < 3:
+            raise ZeroDivisionError
+        event.set()
+
+    with capture_logs() as logs:
+        start_thread("relay", run, stopping, pause=0.01).join(10)
+    assert runs == [0, 1, 2]
+    assert [(entry["event"], entry["thread"]) for entry in logs] == [("worker_thread_failed", "relay")] * 2
+
+
 @pytest.mark.django_db
 def test_jobs_of_the_product_run() -> None:
-    assert [job.name for job in jobs()] == ["prune_revoked_tokens", "clear_sessions"]
+    assert {"prune_revoked_tokens", "clear_sessions", "prune_outbox"} <= {job.name for job in jobs()}
     for job in jobs():
         job.run()

@@ -1,4 +1,4 @@
-"""``manage.py worker``: runs the periodic jobs until SIGTERM. Room: gateway_project."""
+"""``manage.py worker``: runs the relay of events and the periodic jobs until SIGTERM. Room: gateway_project."""
 
 import os
 import signal
@@ -7,15 +7,19 @@ from types import FrameType
 from typing import Any
 
 import structlog
+from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from gateway_project.worker import jobs, work
+from gateway_project.worker import jobs, relay_of_settings, start_thread, work
 
 log = structlog.get_logger(__name__)
 
+# Seconds; the relay waits a few by itself for what is in flight.
+_STOP_TIMEOUT = 10.0
+
 
 class Command(BaseCommand):
-    help = "Housekeeping: expired revocations and sessions. One is enough; several do no harm."
+    help = "Brings recorded events to Kafka and keeps house. One is enough; several do no harm."
 
     def handle(self, *_args: Any, **_options: Any) -> None:
         stopping = threading.Event()
@@ -27,5 +31,12 @@ class Command(BaseCommand):
         signal.signal(signal.SIGINT, stop)
         registry = jobs()
         log.info("worker_starts", pid=os.getpid(), jobs=[job.name for job in registry])
+        threads: list[threading.Thread] = []
+        if settings.GATEWAY_KAFKA_BOOTSTRAP_SERVERS:
+            threads.append(start_thread("relay", lambda event: relay_of_settings().run(event), stopping))
+        else:
+            log.warning("relay_off", reason="no Kafka is known: set GATEWAY_KAFKA_BOOTSTRAP_SERVERS")
         work(registry, stopping)
+        for thread in threads:
+            thread.join(_STOP_TIMEOUT)
         log.info("worker_stopped", pid=os.getpid())

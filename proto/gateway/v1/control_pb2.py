@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eproto/gateway/v1/control.proto\x12\ngateway.v1\"\xf7\x01\n\x06Policy\x12\x0c\n\x04tier\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x1a\n\x12message_rate_limit\x18\x03 \x01(\x01\x12\x18\n\x10\x63onnection_limit\x18\x04 \x01(\r\x12\x14\n\x0c\x61\x63tive_pairs\x18\x05 \x03(\t\x12\x12\n\npair_limit\x18\x06 \x01(\r\x12\x10\n\x08\x61\x63\x63ounts\x18\x07 \x03(\t\x12\x15\n\raccount_limit\x18\x08 \x01(\r\x12\x10\n\x08\x66\x65\x61tures\x18\t \x03(\t\x12\x1a\n\x12message_size_limit\x18\n \x01(\r\x12\x17\n\x0fin_flight_limit\x18\x0b \x01(\r\"\xb4\x01\n\x07Welcome\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0eserver_time_ms\x18\x02 \x01(\x03\x12\"\n\x06policy\x18\x03 \x01(\x0b\x32\x12.gateway.v1.Policy\x12\x18\n\x10ping_interval_ms\x18\x04 \x01(\r\x12\"\n\x1alast_acknowledged_sequence\x18\x05 \x01(\x04\x12\x1b\n\x13token_expires_at_ms\x18\x06 \x01(\x03\"\x17\n\x03\x41\x63k\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"a\n\x04Nack\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x04 \x01(\r\x12\x11\n\tretryable\x18\x05 \x01(\x08\"\x85\x01\n\x06Notice\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12.\n\x06\x64\x65tail\x18\x03 \x03(\x0b\x32\x1e.gateway.v1.Notice.DetailEntry\x1a-\n\x0b\x44\x65tailEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"h\n\nDisconnect\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x11\n\treconnect\x18\x03 \x01(\x08\x12\x16\n\x0eretry_after_ms\x18\x04 \x01(\r\x12\x11\n\tjitter_ms\x18\x05 \x01(\r\"\x1e\n\x04Ping\x12\x16\n\x0e\x63lient_time_ms\x18\x01 \x01(\x03\"6\n\x04Pong\x12\x16\n\x0e\x63lient_time_ms\x18\x01 \x01(\x03\x12\x16\n\x0eserver_time_ms\x18\x02 \x01(\x03\"\x18\n\x07Refresh\x12\r\n\x05token\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eproto/gateway/v1/control.proto\x12\ngateway.v1\"\xb5\x02\n\x06Policy\x12\x0c\n\x04tier\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x1a\n\x12message_rate_limit\x18\x03 \x01(\x01\x12\x18\n\x10\x63onnection_limit\x18\x04 \x01(\r\x12\x14\n\x0c\x61\x63tive_pairs\x18\x05 \x03(\t\x12\x12\n\npair_limit\x18\x06 \x01(\r\x12\x10\n\x08\x61\x63\x63ounts\x18\x07 \x03(\t\x12\x15\n\raccount_limit\x18\x08 \x01(\r\x12\x10\n\x08\x66\x65\x61tures\x18\t \x03(\t\x12\x1a\n\x12message_size_limit\x18\n \x01(\r\x12\x17\n\x0fin_flight_limit\x18\x0b \x01(\r\x12 \n\x18\x63ompany_connection_limit\x18\x0c \x01(\r\x12\x1a\n\x12monthly_data_limit\x18\r \x01(\x04\"\xb4\x01\n\x07Welcome\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0eserver_time_ms\x18\x02 \x01(\x03\x12\"\n\x06policy\x18\x03 \x01(\x0b\x32\x12.gateway.v1.Policy\x12\x18\n\x10ping_interval_ms\x18\x04 \x01(\r\x12\"\n\x1alast_acknowledged_sequence\x18\x05 \x01(\x04\x12\x1b\n\x13token_expires_at_ms\x18\x06 \x01(\x03\"\x17\n\x03\x41\x63k\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"a\n\x04Nack\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x04 \x01(\r\x12\x11\n\tretryable\x18\x05 \x01(\x08\"\x85\x01\n\x06Notice\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12.\n\x06\x64\x65tail\x18\x03 \x03(\x0b\x32\x1e.gateway.v1.Notice.DetailEntry\x1a-\n\x0b\x44\x65tailEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"h\n\nDisconnect\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x11\n\treconnect\x18\x03 \x01(\x08\x12\x16\n\x0eretry_after_ms\x18\x04 \x01(\r\x12\x11\n\tjitter_ms\x18\x05 \x01(\r\"\x1e\n\x04Ping\x12\x16\n\x0e\x63lient_time_ms\x18\x01 \x01(\x03\"6\n\x04Pong\x12\x16\n\x0e\x63lient_time_ms\x18\x01 \x01(\x03\x12\x16\n\x0eserver_time_ms\x18\x02 \x01(\x03\"\x18\n\x07Refresh\x12\r\n\x05token\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,23 +34,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NOTICE_DETAILENTRY']._loaded_options = None
   _globals['_NOTICE_DETAILENTRY']._serialized_options = b'8\001'
   _globals['_POLICY']._serialized_start=47
-  _globals['_POLICY']._serialized_end=294
-  _globals['_WELCOME']._serialized_start=297
-  _globals['_WELCOME']._serialized_end=477
-  _globals['_ACK']._serialized_start=479
-  _globals['_ACK']._serialized_end=502
-  _globals['_NACK']._serialized_start=504
-  _globals['_NACK']._serialized_end=601
-  _globals['_NOTICE']._serialized_start=604
-  _globals['_NOTICE']._serialized_end=737
-  _globals['_NOTICE_DETAILENTRY']._serialized_start=692
-  _globals['_NOTICE_DETAILENTRY']._serialized_end=737
-  _globals['_DISCONNECT']._serialized_start=739
-  _globals['_DISCONNECT']._serialized_end=843
-  _globals['_PING']._serialized_start=845
-  _globals['_PING']._serialized_end=875
-  _globals['_PONG']._serialized_start=877
-  _globals['_PONG']._serialized_end=931
-  _globals['_REFRESH']._serialized_start=933
-  _globals['_REFRESH']._serialized_end=957
+  _globals['_POLICY']._serialized_end=356
+  _globals['_WELCOME']._serialized_start=359
+  _globals['_WELCOME']._serialized_end=539
+  _globals['_ACK']._serialized_start=541
+  _globals['_ACK']._serialized_end=564
+  _globals['_NACK']._serialized_start=566
+  _globals['_NACK']._serialized_end=663
+  _globals['_NOTICE']._serialized_start=666
+  _globals['_NOTICE']._serialized_end=799
+  _globals['_NOTICE_DETAILENTRY']._serialized_start=754
+  _globals['_NOTICE_DETAILENTRY']._serialized_end=799
+  _globals['_DISCONNECT']._serialized_start=801
+  _globals['_DISCONNECT']._serialized_end=905
+  _globals['_PING']._serialized_start=907
+  _globals['_PING']._serialized_end=937
+  _globals['_PONG']._serialized_start=939
+  _globals['_PONG']._serialized_end=993
+  _globals['_REFRESH']._serialized_start=995
+  _globals['_REFRESH']._serialized_end=1019
 # @@protoc_insertion_point(module_scope)

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Policy(_message.Message):
-    __slots__ = ("tier", "version", "message_rate_limit", "connection_limit", "active_pairs", "pair_limit", "accounts", "account_limit", "features", "message_size_limit", "in_flight_limit")
+    __slots__ = ("tier", "version", "message_rate_limit", "connection_limit", "active_pairs", "pair_limit", "accounts", "account_limit", "features", "message_size_limit", "in_flight_limit", "company_connection_limit", "monthly_data_limit")
     TIER_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_RATE_LIMIT_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,8 @@ class Policy(_message.Message):
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_SIZE_LIMIT_FIELD_NUMBER: _ClassVar[int]
     IN_FLIGHT_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    COMPANY_CONNECTION_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    MONTHLY_DATA_LIMIT_FIELD_NUMBER: _ClassVar[int]
     tier: str
     version: int
     message_rate_limit: float
@@ -30,7 +32,9 @@ class Policy(_message.Message):
     features: _containers.RepeatedScalarFieldContainer[str]
     message_size_limit: int
     in_flight_limit: int
-    def __init__(self, tier: _Optional[str] = ..., version: _Optional[int] = ..., message_rate_limit: _Optional[float] = ..., connection_limit: _Optional[int] = ..., active_pairs: _Optional[_Iterable[str]] = ..., pair_limit: _Optional[int] = ..., accounts: _Optional[_Iterable[str]] = ..., account_limit: _Optional[int] = ..., features: _Optional[_Iterable[str]] = ..., message_size_limit: _Optional[int] = ..., in_flight_limit: _Optional[int] = ...) -> None: ...
+    company_connection_limit: int
+    monthly_data_limit: int
+    def __init__(self, tier: _Optional[str] = ..., version: _Optional[int] = ..., message_rate_limit: _Optional[float] = ..., connection_limit: _Optional[int] = ..., active_pairs: _Optional[_Iterable[str]] = ..., pair_limit: _Optional[int] = ..., accounts: _Optional[_Iterable[str]] = ..., account_limit: _Optional[int] = ..., features: _Optional[_Iterable[str]] = ..., message_size_limit: _Optional[int] = ..., in_flight_limit: _Optional[int] = ..., company_connection_limit: _Optional[int] = ..., monthly_data_limit: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("session_id", "server_time_ms", "policy", "ping_interval_ms", "last_acknowledged_sequence", "token_expires_at_ms")
