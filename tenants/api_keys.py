@@ -9,32 +9,66 @@ import hashlib
 import re
 import secrets
 
+from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from tenants import audit
+from tenants.changes import touch
 from tenants.models import ApiKey, User
+from tenants.scope import Actor, find
 
 PREFIX_LENGTH = 8
 KEY_FORM = re.compile(r"gwk_[a-z0-9]{8}_[A-Za-z0-9_-]{43}")
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 # last_used_at is good to the minute; a busy key must not write a row for every token.
 _USE_RESOLUTION = datetime.timedelta(minutes=1)
+# How long a key goes on working after another has taken its place.
+ROTATION_OVERLAP = datetime.timedelta(hours=24)
 
 
-def create_api_key(user: User, name: str, *, expires_at: datetime.datetime | None = None) -> str:
-    """The key in clear, for this one time."""
+def create_api_key(
+    actor: Actor,
+    user: User,
+    name: str,
+    *,
+    scope: str = ApiKey.Scope.STREAM,
+    expires_at: datetime.datetime | None = None,
+) -> tuple[str, ApiKey]:
+    """The key in clear, for this one time, and its row. Raises NotVisible for a user of another company."""
     prefix = "".join(secrets.choice(_ALPHABET) for _ in range(PREFIX_LENGTH))
     key = f"gwk_{prefix}_{secrets.token_urlsafe(32)}"
-    ApiKey.objects.create(user=user, name=name, prefix=f"gwk_{prefix}", digest=digest_of(key), expires_at=expires_at)
-    return key
+    with transaction.atomic():
+        owner = find(actor, User, pk=user.pk)
+        row = ApiKey.objects.create(
+            user=owner, name=name, scope=scope, prefix=f"gwk_{prefix}", digest=digest_of(key), expires_at=expires_at
+        )
+        audit.record(actor, "add", row, company_id=owner.company_id, after=audit.snapshot(row))
+        # A token of this key is only good for gateways that know of the key.
+        touch({owner.company_id} if owner.company_id else set())
+    return key, row
+
+
+def rotate_api_key(actor: Actor, key: ApiKey, *, overlap: datetime.timedelta = ROTATION_OVERLAP) -> tuple[str, ApiKey]:
+    """A new key in the place of ``key``, which goes on working for ``overlap``. Raises NotVisible."""
+    with transaction.atomic():
+        old = find(actor, ApiKey, pk=key.pk, revoked_at__isnull=True)
+        before = audit.snapshot(old)
+        clear, row = create_api_key(actor, old.user, old.name, scope=old.scope, expires_at=old.expires_at)
+        end = timezone.now() + overlap
+        old.expires_at = end if old.expires_at is None else min(old.expires_at, end)
+        old.replaced_by = row
+        old.save(update_fields=["expires_at", "replaced_by"])
+        audit.record(actor, "rotate", old, company_id=old.user.company_id, before=before, after=audit.snapshot(old))
+    return clear, row
 
 
 def digest_of(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def user_of_api_key(key: str) -> User | None:
-    """The user of a key that is known, unexpired and not revoked, company and tier loaded; notes the use."""
+def usable_api_key(key: str) -> ApiKey | None:
+    """The row of a key that is known, unexpired and not revoked, user and company loaded; notes the use."""
     if KEY_FORM.fullmatch(key) is None:
         return None
     now = timezone.now()
@@ -47,4 +81,9 @@ def user_of_api_key(key: str) -> User | None:
         return None
     if row.last_used_at is None or now - row.last_used_at > _USE_RESOLUTION:
         ApiKey.objects.filter(pk=row.pk).update(last_used_at=now)
-    return row.user
+    return row
+
+
+def user_of_api_key(key: str) -> User | None:
+    row = usable_api_key(key)
+    return None if row is None else row.user

@@ -8,7 +8,7 @@ from typing import TypedDict
 
 from django.db import transaction
 
-from tenants.access import raise_access_version, revoke_api_keys
+from tenants.access import Actor, revoke_api_keys, touch
 from tenants.api_keys import create_api_key, user_of_api_key
 from tenants.demo_symbols import DEMO_SYMBOLS
 from tenants.models import ActivePair, ApiKey, Company, MT5Account, SubscriptionTier, User
@@ -16,6 +16,7 @@ from tenants.seeds import new_password
 
 BROKER_SERVER = "Demo-Server"
 KEY_NAME = "demo terminal"
+_SEEDER = Actor.system("demo")
 
 
 class DemoUser(TypedDict):
@@ -68,7 +69,7 @@ def seed_demo(secrets_file: Path) -> Demo:
         Company.objects.get_or_create(slug=row["slug"], defaults={"name": row["name"], "tier": tier})
     changed: set[uuid.UUID] = set()
     users = [_person(place, known.get(name, {}), changed) for place, (name, _, _) in enumerate(_PEOPLE)]
-    raise_access_version(changed)
+    touch(changed)
     kept = {user["username"]: {"password": user["password"], "api_key": user["api_key"]} for user in users}
     if kept != known:
         _write_secret(secrets_file, json.dumps(kept, indent=2))
@@ -95,8 +96,8 @@ def _person(place: int, known: dict[str, str], changed: set[uuid.UUID]) -> DemoU
         if is_new:
             changed.add(company.pk)
         if user_of_api_key(key) != user:
-            revoke_api_keys(ApiKey.objects.filter(user=user, name=KEY_NAME))
-            key = create_api_key(user, KEY_NAME)
+            revoke_api_keys(_SEEDER, ApiKey.objects.filter(user=user, name=KEY_NAME))
+            key, _ = create_api_key(_SEEDER, user, KEY_NAME)
     return {"username": name, "password": password, "role": str(role), "company": slug, "api_key": key}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib.auth.hashers import make_password
 from django.db import transaction
 
-from tenants.access import raise_access_version
+from tenants.access import touch
 from tenants.demo_symbols import DEMO_SYMBOLS
 from tenants.models import ActivePair, Company, MT5Account, SubscriptionTier, User
 from tenants.tokens import default_keyring
@@ -35,6 +35,7 @@ def bench_users(count: int) -> list[User]:
             "pair_limit": unbounded,
             "message_rate_limit": 1e9,
             "connection_limit": unbounded,
+            "company_connection_limit": unbounded,
             "monthly_data_limit": 2**50,
             "monthly_api_call_limit": 2**50,
             "has_signals": True,
@@ -81,7 +82,7 @@ def _traders(kind: str, count: int, tier: SubscriptionTier, users_a_company: int
         ],
         batch_size=200,
     )
-    raise_access_version(companies)
+    touch(companies)
     by_name: dict[str, Any] = {
         user.username: user
         for user in User.objects.filter(username__startswith=f"{kind}-").select_related("company__tier")

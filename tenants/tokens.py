@@ -49,6 +49,8 @@ class TokenClaims:
     jti: str
     issued_at: float
     expires_at: float
+    # Id of the API key it was exchanged for; "" when it came another way.
+    api_key: str = ""
 
 
 class TokenError(Exception):
@@ -92,8 +94,8 @@ class Keyring:
             raise ImproperlyConfigured("the first key of GATEWAY_JWT_KEYS signs: it cannot be a public key")
         return cls(keys, leeway)
 
-    def issue(self, *, user_id: str, company_id: str, tier: str, ttl: float, now: float) -> str:
-        """A token that is valid for ``ttl`` seconds from ``now`` (Unix seconds)."""
+    def issue(self, *, user_id: str, company_id: str, tier: str, ttl: float, now: float, api_key: str = "") -> str:
+        """A token that is valid for ``ttl`` seconds from ``now`` (Unix seconds), and no longer than ``api_key``."""
         issued_at, expires_at = int(now), int(now + ttl)
         data = identity_pb2.UserToken(
             user_id=user_id,
@@ -110,6 +112,8 @@ class Keyring:
             "jti": uuid.uuid4().hex,
             "data": base64.b64encode(data.SerializeToString()).decode(),
         }
+        if api_key:
+            claims["key"] = api_key
         key = self._signer
         return jwt.encode(claims, key.signing, algorithm=key.algorithm, headers={"kid": key.kid})
 
@@ -162,11 +166,12 @@ def _claims(claims: dict[str, Any]) -> TokenClaims:
         tier = identity_pb2.SubscriptionTier.Name(data.subscription_tier).removeprefix("TIER_")
     except (DecodeError, ValueError):
         raise _invalid() from None
-    if len(claims["jti"]) > JTI_SIZE_LIMIT:
+    api_key = claims.get("key", "")
+    if len(claims["jti"]) > JTI_SIZE_LIMIT or not isinstance(api_key, str):
         raise _invalid()
     if data.user_id != claims["sub"] or data.expires_at != claims["exp"] or not data.company_id:
         raise _invalid()
-    return TokenClaims(data.user_id, data.company_id, tier, claims["jti"], claims["iat"], claims["exp"])
+    return TokenClaims(data.user_id, data.company_id, tier, claims["jti"], claims["iat"], claims["exp"], api_key)
 
 
 def _invalid() -> TokenError:
@@ -230,7 +235,7 @@ def default_keyring() -> Keyring:
     return Keyring.from_setting(settings.GATEWAY_JWT_KEYS, leeway=settings.GATEWAY_TOKEN_LEEWAY)
 
 
-def issue_for(user: User, ttl: float, now: float | None = None) -> str:
+def issue_for(user: User, ttl: float, now: float | None = None, api_key: str = "") -> str:
     """A token for a user of a company; raises ValueError for an operator, who has none."""
     company = user.company
     if company is None:
@@ -241,4 +246,5 @@ def issue_for(user: User, ttl: float, now: float | None = None) -> str:
         tier=company.tier.code,
         ttl=ttl,
         now=time.time() if now is None else now,
+        api_key=api_key,
     )

@@ -12,8 +12,9 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from tenants import access
-from tenants.api_keys import digest_of, user_of_api_key
+from tenants.api_keys import digest_of, usable_api_key
 from tenants.attempts import AttemptLimiter
+from tenants.models import ApiKey
 from tenants.problems import problem
 from tenants.tokens import issue_for
 
@@ -76,22 +77,24 @@ def _key_of(request: HttpRequest) -> str | HttpResponse:
 
 
 def _exchange(key: str) -> HttpResponse:
-    user = user_of_api_key(key)
-    granted = None if user is None else access.terminal_access(str(user.pk))
-    if user is None or granted is None or granted.refusal == "user_disabled":
+    row = usable_api_key(key)
+    granted = None if row is None else access.terminal_access(str(row.user_id))
+    if row is None or granted is None or granted.refusal == "user_disabled":
         # Wrong, revoked, expired and disabled look alike.
         return problem(HTTPStatus.UNAUTHORIZED, "api_key_invalid", "this API key is not valid: ask the company's admin")
+    if row.scope != ApiKey.Scope.STREAM:
+        return problem(403, "scope_missing", "this key may not stream: ask the company's admin for one that may")
     if granted.refusal:
         status, detail = _REFUSALS[granted.refusal]
         return problem(status, granted.refusal, detail)
     now = time.time()
     ttl = settings.GATEWAY_TOKEN_TTL
     answer = {
-        "token": issue_for(user, ttl, now),
+        "token": issue_for(row.user, ttl, now, api_key=str(row.pk)),
         "token_type": "Bearer",
         "expires_at": int(now + ttl),
         "expires_in": int(ttl),
-        "user_id": str(user.pk),
+        "user_id": str(row.user_id),
     }
     return JsonResponse(answer, status=201, headers={"Cache-Control": "no-store"})
 

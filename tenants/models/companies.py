@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from django.db import models
 from django.db.models.base import ModelBase
+from django.utils.translation import gettext_lazy as _
 
 from tenants.models.tiers import SubscriptionTier
 
@@ -14,24 +15,30 @@ class Company(models.Model):
     """One tenant. ``access_version`` rises with every change that concerns what its users may do."""
 
     class Status(models.TextChoices):
-        ACTIVE = "active", "active"
-        SUSPENDED = "suspended", "suspended"
-        UNPAID = "unpaid", "unpaid"
+        ACTIVE = "active", _("active")
+        SUSPENDED = "suspended", _("suspended")
+        UNPAID = "unpaid", _("unpaid")
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    name = models.CharField(max_length=120)
-    slug = models.SlugField(max_length=60, unique=True)
-    tier = models.ForeignKey(SubscriptionTier, on_delete=models.PROTECT, related_name="companies")
-    status = models.CharField(max_length=12, choices=Status.choices, default=Status.ACTIVE)
-    paid_until = models.DateTimeField(null=True, blank=True, help_text="empty: not limited in time")
-    grace = models.DurationField(default=datetime.timedelta(days=3), help_text="how long access goes on after that")
-    access_version = models.PositiveBigIntegerField(default=1, editable=False)
-    created_at = models.DateTimeField(auto_now_add=True)
-    updated_at = models.DateTimeField(auto_now=True)
+    name = models.CharField(_("name"), max_length=120)
+    slug = models.SlugField(_("short name"), max_length=60, unique=True)
+    tier = models.ForeignKey(
+        SubscriptionTier, on_delete=models.PROTECT, related_name="companies", verbose_name=_("subscription tier")
+    )
+    status = models.CharField(_("status"), max_length=12, choices=Status.choices, default=Status.ACTIVE)
+    status_reason = models.CharField(_("reason of the status"), max_length=200, blank=True)
+    paid_until = models.DateTimeField(_("paid until"), null=True, blank=True, help_text=_("empty: not limited in time"))
+    grace = models.DurationField(
+        _("grace"), default=datetime.timedelta(days=3), help_text=_("how long access goes on after that")
+    )
+    access_version = models.PositiveBigIntegerField(_("access version"), default=1, editable=False)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+    updated_at = models.DateTimeField(_("updated"), auto_now=True)
 
     class Meta:
         ordering = ["name"]
-        verbose_name_plural = "companies"
+        verbose_name = _("company")
+        verbose_name_plural = _("companies")
         constraints = [
             models.CheckConstraint(
                 condition=models.Q(status__in=["active", "suspended", "unpaid"]), name="company_status_is_known"

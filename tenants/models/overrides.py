@@ -1,40 +1,42 @@
-"""Subscription tiers: the limits of a plan, as a row. Room: tenants."""
+"""What one company has instead of its tier's limits. Room: tenants."""
 
 from django.core.validators import MinValueValidator
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
-# No user goes above this many messages a second, whatever a row says.
-MESSAGE_RATE_CEILING = 100.0
+from tenants.models.companies import Company
 
 
-class SubscriptionTier(models.Model):
-    """What a company has bought. An operator edits the row; the change reaches live connections."""
+class CompanyOverride(models.Model):
+    """Limits that hold for one company instead of its tier's; an empty field leaves the tier's."""
 
-    code = models.CharField(max_length=32, unique=True, help_text="FREE, PRO, ENTERPRISE or a name of the operator's")
-    user_limit = models.PositiveIntegerField(help_text="users a company")
-    company_account_limit = models.PositiveIntegerField(help_text="MT5 accounts a company")
-    user_account_limit = models.PositiveIntegerField(help_text="MT5 accounts a user")
-    pair_limit = models.PositiveIntegerField(help_text="active trading pairs a user")
+    company = models.OneToOneField(Company, on_delete=models.CASCADE, related_name="override")
+    user_limit = models.PositiveIntegerField(_("users a company"), null=True, blank=True)
+    company_account_limit = models.PositiveIntegerField(_("MT5 accounts a company"), null=True, blank=True)
+    user_account_limit = models.PositiveIntegerField(_("MT5 accounts a user"), null=True, blank=True)
+    pair_limit = models.PositiveIntegerField(_("active pairs a user"), null=True, blank=True)
     message_rate_limit = models.FloatField(
-        validators=[MinValueValidator(0.1)], help_text="messages a second a user, over all connections"
+        _("messages a second a user"), null=True, blank=True, validators=[MinValueValidator(0.1)]
     )
-    connection_limit = models.PositiveIntegerField(help_text="connections a user")
-    monthly_data_limit = models.PositiveBigIntegerField(help_text="bytes a month a company")
-    monthly_api_call_limit = models.PositiveBigIntegerField(help_text="API calls a month a company")
-    has_signals = models.BooleanField(default=False, help_text="trading signals")
-    has_alerts = models.BooleanField(default=True, help_text="alerts and notifications")
-    has_replay = models.BooleanField(default=False, help_text="replay of past data")
+    connection_limit = models.PositiveIntegerField(_("connections a user"), null=True, blank=True)
+    company_connection_limit = models.PositiveIntegerField(_("connections a company"), null=True, blank=True)
+    monthly_data_limit = models.PositiveBigIntegerField(_("bytes a month a company"), null=True, blank=True)
+    monthly_api_call_limit = models.PositiveBigIntegerField(_("API calls a month a company"), null=True, blank=True)
+    refuses_over_quota = models.BooleanField(_("refuses messages over the monthly volume"), null=True, blank=True)
+    has_signals = models.BooleanField(_("trading signals"), null=True, blank=True)
+    has_alerts = models.BooleanField(_("alerts and notifications"), null=True, blank=True)
+    has_replay = models.BooleanField(_("replay of past data"), null=True, blank=True)
+    note = models.CharField(_("why"), max_length=200, blank=True)
 
     class Meta:
-        ordering = ["code"]
+        verbose_name = _("company override")
+        verbose_name_plural = _("company overrides")
         constraints = [
-            models.CheckConstraint(condition=models.Q(message_rate_limit__gt=0), name="tier_rate_above_zero"),
+            models.CheckConstraint(
+                condition=models.Q(message_rate_limit__isnull=True) | models.Q(message_rate_limit__gt=0),
+                name="override_rate_above_zero",
+            ),
         ]
 
     def __str__(self) -> str:
-        return self.code
-
-    @property
-    def features(self) -> frozenset[str]:
-        flags = {"signals": self.has_signals, "alerts": self.has_alerts, "replay": self.has_replay}
-        return frozenset(name for name, is_in in flags.items() if is_in)
+        return str(self.company)

@@ -5,10 +5,12 @@ from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractUser, UserManager
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
-from django.core.validators import RegexValidator
+from django.core.validators import MinValueValidator, RegexValidator
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 from tenants.models.companies import Company
+from tenants.models.places import check_room
 
 
 class GatewayUserManager(UserManager["User"]):
@@ -32,13 +34,29 @@ class User(AbstractUser):
     """A person. Everyone but an operator belongs to one company."""
 
     class Role(models.TextChoices):
-        OPERATOR = "operator", "operator"
-        COMPANY_ADMIN = "company_admin", "company admin"
-        TRADER = "trader", "trader"
+        OPERATOR = "operator", _("operator")
+        COMPANY_ADMIN = "company_admin", _("company admin")
+        TRADER = "trader", _("trader")
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    company = models.ForeignKey(Company, on_delete=models.CASCADE, null=True, blank=True, related_name="users")
-    role = models.CharField(max_length=16, choices=Role.choices, default=Role.TRADER)
+    company = models.ForeignKey(
+        Company, on_delete=models.CASCADE, null=True, blank=True, related_name="users", verbose_name=_("company")
+    )
+    role = models.CharField(_("role"), max_length=16, choices=Role.choices, default=Role.TRADER)
+    # What the person may do within the plan; empty leaves the plan's.
+    message_rate_limit = models.FloatField(
+        _("messages a second"),
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0.1)],
+        help_text=_("empty: as many as the plan allows"),
+    )
+    connection_limit = models.PositiveIntegerField(
+        _("connections"), null=True, blank=True, help_text=_("empty: as many as the plan allows")
+    )
+    may_send_signals = models.BooleanField(
+        _("may send trading signals"), default=True, help_text=_("where the plan includes them")
+    )
 
     objects: ClassVar[GatewayUserManager] = GatewayUserManager()
 
@@ -55,10 +73,9 @@ class User(AbstractUser):
         """Raises ValidationError for one person more than the plan has and for a move that leaves accounts behind."""
         super().clean()
         if MT5Account.objects.filter(owner=self).exclude(company=self.company).exists():
-            raise ValidationError({"company": "the MT5 accounts of this user belong to another company"})
+            raise ValidationError({"company": _("the MT5 accounts of this user belong to another company")})
         if self.company is not None:
-            colleagues = User.objects.filter(company=self.company)
-            _check_room(self, colleagues, self.company.tier.user_limit, "users a company")
+            check_room(self, User.objects.filter(company=self.company), self.company, "user_limit")
 
 
 class MT5Account(models.Model):
@@ -67,16 +84,26 @@ class MT5Account(models.Model):
     Unique in its company only: whether another company knows the same login is nobody's business.
     """
 
-    login = models.CharField(max_length=20, validators=[RegexValidator(r"^[0-9]{1,20}\Z", "an MT5 login is a number")])
-    broker_server = models.CharField(max_length=64, help_text="as the terminal shows it, for instance Broker-Live01")
-    company = models.ForeignKey(Company, on_delete=models.CASCADE, related_name="accounts")
-    owner = models.ForeignKey(User, on_delete=models.CASCADE, related_name="accounts")
-    is_active = models.BooleanField(default=True)
-    last_seen_at = models.DateTimeField(null=True, blank=True, editable=False)
-    created_at = models.DateTimeField(auto_now_add=True)
+    login = models.CharField(
+        _("login"),
+        max_length=20,
+        validators=[RegexValidator(r"^[0-9]{1,20}\Z", _("an MT5 login is a number"))],
+    )
+    broker_server = models.CharField(
+        _("broker server"), max_length=64, help_text=_("as the terminal shows it, for instance Broker-Live01")
+    )
+    company = models.ForeignKey(Company, on_delete=models.CASCADE, related_name="accounts", verbose_name=_("company"))
+    owner = models.ForeignKey(User, on_delete=models.CASCADE, related_name="accounts", verbose_name=_("owner"))
+    is_active = models.BooleanField(_("active"), default=True)
+    # Kept by the worker from what the gateways see.
+    is_online = models.BooleanField(_("online"), default=False, editable=False)
+    last_seen_at = models.DateTimeField(_("last seen"), null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
 
     class Meta:
         ordering = ["id"]
+        verbose_name = _("MT5 account")
+        verbose_name_plural = _("MT5 accounts")
         constraints = [
             models.UniqueConstraint(fields=["company", "login", "broker_server"], name="mt5_account_is_unique")
         ]
@@ -92,20 +119,23 @@ class MT5Account(models.Model):
             # A required field is empty: the form says so by itself.
             return
         if owner.company_id != company.pk:
-            raise ValidationError({"owner": "the owner must be a user of the account's company"})
-        tier, accounts = company.tier, MT5Account.objects.all()
-        _check_room(self, accounts.filter(company=company), tier.company_account_limit, "MT5 accounts a company")
-        _check_room(self, accounts.filter(owner=owner), tier.user_account_limit, "MT5 accounts a user")
+            raise ValidationError({"owner": _("the owner must be a user of the account's company")})
+        check_room(self, MT5Account.objects.filter(company=company), company, "company_account_limit")
+        check_room(self, MT5Account.objects.filter(owner=owner), company, "user_account_limit")
 
 
 class ActivePair(models.Model):
     """A symbol whose ticks and signals are taken from a user."""
 
-    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="active_pairs")
-    symbol = models.CharField(max_length=32, help_text="as the broker server names it, for instance EURUSD")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="active_pairs", verbose_name=_("user"))
+    symbol = models.CharField(
+        _("symbol"), max_length=32, help_text=_("as the broker server names it, for instance EURUSD")
+    )
 
     class Meta:
         ordering = ["id"]
+        verbose_name = _("active pair")
+        verbose_name_plural = _("active pairs")
         constraints = [models.UniqueConstraint(fields=["user", "symbol"], name="active_pair_is_unique")]
 
     def __str__(self) -> str:
@@ -118,19 +148,11 @@ class ActivePair(models.Model):
         except ObjectDoesNotExist:
             return
         if company is None:
-            raise ValidationError({"user": "operators have no company and no pairs"})
-        pairs = ActivePair.objects.filter(user=self.user)
-        _check_room(self, pairs, company.tier.pair_limit, "active pairs a user")
+            raise ValidationError({"user": _("operators have no company and no pairs")})
+        check_room(self, ActivePair.objects.filter(user=self.user), company, "pair_limit")
 
 
 def _as_operator(fields: dict[str, Any]) -> dict[str, Any]:
     if fields.get("role", User.Role.OPERATOR) != User.Role.OPERATOR or fields.get("company") is not None:
         raise ValueError("a superuser is an operator and has no company")
     return {**fields, "role": User.Role.OPERATOR, "company": None}
-
-
-def _check_room(row: models.Model, counted: models.QuerySet[Any], limit: int, what: str) -> None:
-    """Each row takes a place, disabled or not, so that enabling one needs no check."""
-    # A row that has its place keeps it: after a downgrade people and accounts must still be editable.
-    if not counted.filter(pk=row.pk).exists() and counted.count() >= limit:
-        raise ValidationError(f"the plan has {limit} {what}, and all are taken", code="plan_limit")

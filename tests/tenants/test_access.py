@@ -6,12 +6,14 @@ import math
 import time
 
 import pytest
+from django.db import DatabaseError, transaction
 from django.utils import timezone
 from pytest_django import Settings
 
 from tenants import access
 from tenants.access import TerminalAccess
 from tenants.models import ActivePair, Company, MT5Account, RevokedToken, SubscriptionTier, User
+from tests.tenants import acts
 from tests.tenants.cast import Cast, tier
 
 pytestmark = pytest.mark.django_db
@@ -80,16 +82,16 @@ def test_operator_has_no_access_to_the_stream(operator: User) -> None:
 
 
 def test_disabled_user_is_refused_and_the_colleague_is_not(cast: Cast) -> None:
-    access.disable_user(str(cast.bob.pk))
+    acts.disable(str(cast.bob.pk))
     assert (of(cast.bob).refusal, of(cast.alice).refusal) == ("user_disabled", "")
-    access.enable_user(str(cast.bob.pk))
+    acts.enable(str(cast.bob.pk))
     assert of(cast.bob).refusal == ""
 
 
 def test_suspended_company_is_refused_and_the_other_is_not(cast: Cast) -> None:
-    access.suspend_company(str(cast.alpha.pk))
+    acts.suspend(str(cast.alpha.pk))
     assert [of(user).refusal for user in (cast.alice, cast.bob, cast.charlie)] == ["company_suspended"] * 2 + [""]
-    access.resume_company(str(cast.alpha.pk))
+    acts.resume(str(cast.alpha.pk))
     assert of(cast.bob).refusal == ""
 
 
@@ -124,12 +126,30 @@ def test_trader_sees_nothing_of_a_colleague_or_of_another_company(cast: Cast) ->
     for user, login, symbol in ((cast.alice, "1", "AUDUSD"), (cast.charlie, "2", "GBPUSD")):
         add_account(user, login)
         ActivePair.objects.create(user=user, symbol=symbol)
-    # A row that names another company than its owner's, as no form lets it through.
-    MT5Account.objects.create(login="3", broker_server="B", company=cast.beta, owner=cast.bob)
     found = of(cast.bob)
     assert (found.active_pairs, found.accounts) == (frozenset(), frozenset())
     seen = str(dataclasses.asdict(found))
     assert str(cast.charlie.pk) not in seen and str(cast.beta.pk) not in seen
+
+
+def test_database_refuses_an_account_whose_owner_is_of_another_company(cast: Cast) -> None:
+    mine = add_account(cast.bob, "3")
+    foreign = MT5Account(login="4", broker_server="B", company=cast.beta, owner=cast.bob)
+    refused = pytest.raises(DatabaseError, match="the owner of an MT5 account is a user of its company")
+    with refused, transaction.atomic():
+        foreign.save()
+    for change in ({"company": cast.beta}, {"owner": cast.charlie}):
+        with refused, transaction.atomic():
+            MT5Account.objects.filter(pk=mine.pk).update(**change)
+    MT5Account.objects.filter(pk=mine.pk).update(company=cast.alpha, owner=cast.alice)
+
+
+def test_user_who_was_moved_by_hand_takes_no_account_along(cast: Cast) -> None:
+    add_account(cast.bob, "3")
+    User.objects.filter(pk=cast.bob.pk).update(company=cast.beta)
+    ids = [str(user.pk) for user in (cast.alice, cast.bob, cast.charlie)]
+    assert of(cast.bob).accounts == frozenset()
+    assert access.terminal_accesses(ids)[ids[1]].accounts == frozenset()
 
 
 def test_same_account_and_pair_in_two_companies_stay_apart(cast: Cast) -> None:
@@ -160,7 +180,7 @@ def test_oldest_accounts_of_the_company_count_after_a_downgrade(cast: Cast) -> N
 
 
 def test_versions_are_those_of_the_companies_that_exist(cast: Cast) -> None:
-    access.suspend_company(str(cast.alpha.pk))
+    acts.suspend(str(cast.alpha.pk))
     ids = [str(cast.alpha.pk), str(cast.beta.pk), "00000000-0000-0000-0000-000000000000", "beta", ""]
     assert access.access_versions(ids) == {str(cast.alpha.pk): 2, str(cast.beta.pk): 1}
     assert access.access_versions([]) == {}
@@ -175,7 +195,7 @@ def test_versions_of_more_companies_than_one_query_takes(db: None) -> None:
 
 def test_revoked_token_that_was_committed_late_is_still_listed(cast: Cast) -> None:
     expires = time.time() + 60
-    access.revoke_token("first", str(cast.bob.pk), expires)
+    acts.revoke_token("first", str(cast.bob.pk), expires)
     low = RevokedToken.objects.get().pk
     # The listener has read up to a row with a higher id; this one was not yet committed.
     assert [row[1] for row in access.revoked_tokens(low + 199)] == ["first"]
@@ -184,7 +204,7 @@ def test_revoked_token_that_was_committed_late_is_still_listed(cast: Cast) -> No
 
 def test_revoked_tokens_come_in_the_order_of_their_ids(cast: Cast) -> None:
     for number in range(5):
-        access.revoke_token(f"jti-{number}", str(cast.bob.pk), time.time() + 60 - number)
+        acts.revoke_token(f"jti-{number}", str(cast.bob.pk), time.time() + 60 - number)
     rows = access.revoked_tokens(0)
     assert [jti for _, jti, _ in rows] == [f"jti-{number}" for number in range(5)]
     assert [row_id for row_id, _, _ in rows] == sorted(row_id for row_id, _, _ in rows)
@@ -193,6 +213,6 @@ def test_revoked_tokens_come_in_the_order_of_their_ids(cast: Cast) -> None:
 def test_pruning_keeps_revoked_tokens_for_an_hour_after_their_end(cast: Cast) -> None:
     now = time.time()
     for name, age in (("living", -60), ("recent", 3_590), ("old", 3_610)):
-        access.revoke_token(name, str(cast.bob.pk), now - age)
+        acts.revoke_token(name, str(cast.bob.pk), now - age)
     assert access.prune_revoked_tokens() == 1
     assert set(RevokedToken.objects.values_list("jti", flat=True)) == {"living", "recent"}

@@ -15,9 +15,9 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from tenants import access, views
-from tenants.api_keys import create_api_key
 from tenants.models import Company
 from tenants.tokens import default_keyring
+from tests.tenants import acts
 from tests.tenants.cast import Cast, make_trader
 
 pytestmark = pytest.mark.django_db
@@ -41,7 +41,7 @@ def assert_problem(answer: Any, status: int, code: str, *secrets: str) -> None:
 
 
 def test_trader_gets_a_token_for_a_key(cast: Cast) -> None:
-    answer = post({"api_key": create_api_key(cast.bob, "VPS")})
+    answer = post({"api_key": acts.new_key(cast.bob, "VPS")})
     body = answer.json()
     assert answer.status_code == 201
     assert answer["Cache-Control"] == "no-store"
@@ -53,37 +53,44 @@ def test_trader_gets_a_token_for_a_key(cast: Cast) -> None:
 
 
 def test_revoked_key_gets_no_token(cast: Cast) -> None:
-    key = create_api_key(cast.bob, "VPS")
-    access.revoke_api_keys(cast.bob.api_keys.all())
+    key = acts.new_key(cast.bob, "VPS")
+    access.revoke_api_keys(acts.SYSTEM, cast.bob.api_keys.all())
     assert_problem(post({"api_key": key}), 401, "api_key_invalid", key, key[:12])
 
 
 def test_disabled_user_gets_no_token(cast: Cast) -> None:
-    key = create_api_key(cast.bob, "VPS")
-    access.disable_user(str(cast.bob.pk))
+    key = acts.new_key(cast.bob, "VPS")
+    acts.disable(str(cast.bob.pk))
     assert_problem(post({"api_key": key}), 401, "api_key_invalid", key, key[:12])
-    access.enable_user(str(cast.bob.pk))
+    acts.enable(str(cast.bob.pk))
     assert post({"api_key": key}).status_code == 201
 
 
 def test_user_of_a_suspended_company_gets_no_token_and_the_other_company_does(cast: Cast) -> None:
-    key, other = create_api_key(cast.bob, "VPS"), create_api_key(cast.charlie, "VPS")
-    access.suspend_company(str(cast.alpha.pk))
+    key, other = acts.new_key(cast.bob, "VPS"), acts.new_key(cast.charlie, "VPS")
+    acts.suspend(str(cast.alpha.pk))
     assert_problem(post({"api_key": key}), 403, "company_suspended", key, key[:12])
     assert post({"api_key": other}).status_code == 201
-    access.resume_company(str(cast.alpha.pk))
+    acts.resume(str(cast.alpha.pk))
     assert post({"api_key": key}).status_code == 201
 
 
 def test_user_of_a_company_whose_grace_is_over_gets_no_token(cast: Cast) -> None:
-    key = create_api_key(cast.bob, "VPS")
+    key = acts.new_key(cast.bob, "VPS")
     over = timezone.now() - datetime.timedelta(days=3, seconds=1)
     Company.objects.filter(pk=cast.alpha.pk).update(paid_until=over)
     assert_problem(post({"api_key": key}), 402, "payment_required", key)
 
 
+def test_key_that_may_only_read_gets_no_token_for_the_stream(cast: Cast) -> None:
+    key = acts.new_key(cast.bob, "VPS", scope="read")
+    assert_problem(post({"api_key": key}), 403, "scope_missing", key, key[:12])
+    acts.suspend(str(cast.alpha.pk))
+    assert_problem(post({"api_key": key}), 403, "scope_missing", key, key[:12])
+
+
 def test_unknown_key_and_operators_key_look_alike(cast: Cast, operator: Any) -> None:
-    key = create_api_key(operator, "VPS")
+    key = acts.new_key(operator, "VPS")
     unknown, operators = post({"api_key": UNKNOWN_KEY}), post({"api_key": key})
     assert_problem(unknown, 401, "api_key_invalid", UNKNOWN_KEY)
     assert unknown.content == operators.content
@@ -119,7 +126,7 @@ def test_key_of_strange_characters_is_unknown(cast: Cast, key: str) -> None:
 
 
 def test_body_of_the_limit_is_read_and_one_byte_more_is_not(cast: Cast) -> None:
-    body = json.dumps({"api_key": create_api_key(cast.bob, "VPS")})
+    body = json.dumps({"api_key": acts.new_key(cast.bob, "VPS")})
     assert post(body.ljust(4_096)).status_code == 201
     assert_problem(post(body.ljust(4_097)), 413, "too_large")
 
@@ -142,7 +149,7 @@ def exchange_without_length(body: bytes, *headers: tuple[bytes, bytes]) -> HttpR
 
 
 def test_body_without_a_length_is_bounded_too(cast: Cast) -> None:
-    body = json.dumps({"api_key": create_api_key(cast.bob, "VPS")}).encode()
+    body = json.dumps({"api_key": acts.new_key(cast.bob, "VPS")}).encode()
     assert exchange_without_length(body).status_code == 201
     assert exchange_without_length(body.ljust(4_096)).status_code == 201
     assert_problem(exchange_without_length(body.ljust(4_097)), 413, "too_large")
@@ -154,7 +161,7 @@ def test_empty_body_is_refused() -> None:
 
 
 def test_empty_length_counts_as_none(cast: Cast) -> None:
-    body = json.dumps({"api_key": create_api_key(cast.bob, "VPS")}).encode()
+    body = json.dumps({"api_key": acts.new_key(cast.bob, "VPS")}).encode()
     assert exchange_without_length(body, (b"content-length", b"")).status_code == 201
 
 
@@ -172,12 +179,12 @@ def test_another_content_type_is_refused(content_type: str) -> None:
 
 
 def test_content_type_may_name_a_charset(cast: Cast) -> None:
-    body = json.dumps({"api_key": create_api_key(cast.bob, "VPS")})
+    body = json.dumps({"api_key": acts.new_key(cast.bob, "VPS")})
     assert Client().post(PATH, body, content_type="application/json; charset=utf-8").status_code == 201
 
 
 def test_page_of_another_site_needs_no_csrf_token_as_no_cookie_counts(cast: Cast) -> None:
-    body = json.dumps({"api_key": create_api_key(cast.bob, "VPS")})
+    body = json.dumps({"api_key": acts.new_key(cast.bob, "VPS")})
     client = Client(enforce_csrf_checks=True)
     assert client.post(PATH, body, content_type="application/json").status_code == 201
 
@@ -186,7 +193,7 @@ def test_database_that_is_away_is_said_to_be(monkeypatch: pytest.MonkeyPatch) ->
     def fail(_key: str) -> None:
         raise OperationalError("no route to 10.0.0.7")
 
-    monkeypatch.setattr(views, "user_of_api_key", fail)
+    monkeypatch.setattr(views, "usable_api_key", fail)
     answer = post({"api_key": UNKNOWN_KEY})
     assert_problem(answer, 503, "identity_unavailable", "10.0.0.7", UNKNOWN_KEY)
     assert answer["Retry-After"] == "5"
@@ -199,12 +206,12 @@ def test_wrong_attempts_from_one_address_are_held_back(cast: Cast, settings: Set
     answer = post({"api_key": keys[0]})
     assert_problem(answer, 429, "rate_limited", keys[0])
     assert 1 <= int(answer["Retry-After"]) <= 3
-    assert post({"api_key": create_api_key(cast.bob, "VPS")}, REMOTE_ADDR="10.0.0.2").status_code == 201
+    assert post({"api_key": acts.new_key(cast.bob, "VPS")}, REMOTE_ADDR="10.0.0.2").status_code == 201
 
 
 def test_first_attempt_passes_at_the_smallest_rate(cast: Cast, settings: Settings) -> None:
     settings.GATEWAY_TOKEN_EXCHANGE_RATE_LIMIT = 0.01
-    key = create_api_key(cast.bob, "VPS")
+    key = acts.new_key(cast.bob, "VPS")
     assert [post({"api_key": key}).status_code for _ in range(2)] == [201, 429]
 
 
@@ -216,7 +223,7 @@ def test_wrong_attempts_on_one_key_from_many_addresses_are_held_back(settings: S
 
 def test_address_that_is_held_back_does_not_use_up_the_attempts_of_a_key(cast: Cast, settings: Settings) -> None:
     settings.GATEWAY_TOKEN_EXCHANGE_RATE_LIMIT = 0.4
-    key = create_api_key(make_trader("dora", cast.beta), "VPS")
+    key = acts.new_key(make_trader("dora", cast.beta), "VPS")
     wrong = key[:13] + "a" * 43
     for _ in range(2):
         post({"api_key": UNKNOWN_KEY})

@@ -3,14 +3,12 @@
 import pytest
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
-from django.test import Client
 
-from tenants.models import ActivePair, Company, MT5Account, SubscriptionTier, User
+from tenants.models import ActivePair, Company, CompanyOverride, MT5Account, SubscriptionTier, User
 from tests.tenants.cast import Cast, tier
-from tests.tenants.forms import errors_of, fill_in, page
 
 pytestmark = pytest.mark.django_db
-FULL = "all are taken"
+FULL = "choose a larger plan"
 
 
 def new_user(username: str, company: Company) -> User:
@@ -90,7 +88,7 @@ def test_company_takes_as_many_accounts_as_the_plan_has(cast: Cast, code: str, l
     last = new_account(cast.bob, "900")
     last.full_clean()
     last.save()
-    with pytest.raises(ValidationError, match="accounts a company"):
+    with pytest.raises(ValidationError, match=f"{limit} of {limit} MT5 accounts of the plan are taken"):
         new_account(cast.bob, "901").full_clean()
     new_account(cast.charlie, "901").full_clean()
 
@@ -119,10 +117,32 @@ def test_rows_above_a_smaller_plan_can_still_be_edited(cast: Cast) -> None:
     cast.bob.full_clean()
 
 
-def test_operator_is_told_that_the_plan_is_full(cast: Cast, operator_client: Client) -> None:
+def test_whoever_is_refused_is_told_how_many_places_are_taken_and_what_to_do(cast: Cast) -> None:
     fill_pairs(cast.bob, 20)
-    answer = fill_in(operator_client, page(ActivePair, "add"), user=cast.bob.pk, symbol="EURUSD")
-    assert "the plan has 20 active pairs a user, and all are taken" in errors_of(answer)
+    with pytest.raises(ValidationError) as caught:
+        ActivePair(user=cast.bob, symbol="EURUSD").full_clean()
+    [error] = caught.value.error_dict["__all__"]
+    assert error.code == "plan_limit"
+    assert error.messages == ["this user has 20 of 20 active pairs: remove one or choose a larger plan"]
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_override_of_a_company_counts_instead_of_its_plan(cast: Cast, limit: int) -> None:
+    CompanyOverride.objects.create(company=cast.alpha, pair_limit=limit)
+    fill_pairs(cast.bob, limit - 1)
+    ActivePair.objects.create(user=cast.bob, symbol="EURUSD")
+    fill_pairs(cast.charlie, limit)
+    with pytest.raises(ValidationError, match=FULL):
+        ActivePair(user=User.objects.get(pk=cast.bob.pk), symbol="GBPUSD").full_clean()
+    ActivePair(user=cast.charlie, symbol="GBPUSD").full_clean()
+
+
+def test_plan_that_became_smaller_counts_for_a_copy_that_was_read_before(cast: Cast) -> None:
+    fill_pairs(cast.bob, 5)
+    assert cast.bob.company is not None and cast.bob.company.tier.code == "PRO"
+    Company.objects.filter(pk=cast.alpha.pk).update(tier=tier("FREE"))
+    with pytest.raises(ValidationError, match="5 of 5"):
+        ActivePair(user=cast.bob, symbol="EURUSD").full_clean()
 
 
 def test_operator_has_no_pairs(operator: User) -> None:

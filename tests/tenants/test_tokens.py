@@ -14,6 +14,7 @@ import pytest
 from tenants import access
 from tenants.models import User
 from tenants.tokens import TOKEN_SIZE_LIMIT, Keyring, TokenClaims, TokenError, issue_for
+from tests.tenants import acts
 from tests.tenants.cast import (
     COMPANY_ID,
     NOW,
@@ -272,7 +273,7 @@ def test_changed_payload_is_refused(ring: Keyring) -> None:
 def test_revoked_token_is_listed_until_it_expires(cast: Cast) -> None:
     moment = time.time()
     found = Keyring.from_setting(secret_item("one")).verify(issue_for(cast.bob, 60, moment), now=moment)
-    access.revoke_token(found.jti, found.user_id, found.expires_at)
-    access.revoke_token(found.jti, found.user_id, found.expires_at)
-    access.revoke_token("b" * 64, found.user_id, moment - 1)
+    acts.revoke_token(found.jti, found.user_id, found.expires_at)
+    acts.revoke_token(found.jti, found.user_id, found.expires_at)
+    acts.revoke_token("b" * 64, found.user_id, moment - 1)
     assert [row[1:] for row in access.revoked_tokens(0)] == [(found.jti, found.expires_at)]

@@ -6,6 +6,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from tenants.access import Actor, visible
 from tenants.models import User
 from tenants.tokens import issue_for
 
@@ -21,7 +22,8 @@ class Command(BaseCommand):
         ttl, limit = options["ttl"], int(settings.GATEWAY_TOKEN_TTL_LIMIT)
         if not 1 <= ttl <= limit:
             raise CommandError(f"--ttl takes 1 to {limit} seconds")
-        user = User.objects.select_related("company__tier").filter(username=options["user"]).first()
+        people = visible(Actor.system("issue_token"), User).select_related("company__tier")
+        user = people.filter(username=options["user"]).first()
         if user is None:
             raise CommandError(f"there is no user named {options['user']}")
         if not user.is_active:

@@ -1,0 +1,8 @@
+"""What companies use. Room: usage."""
+
+from django.apps import AppConfig
+
+
+class UsageConfig(AppConfig):
+    name = "usage"
+    default_auto_field = "django.db.models.BigAutoField"
