@@ -3,38 +3,36 @@
 Every refusal happens before accept and is an HTTP answer; unknown and forbidden look alike.
 """
 
+import asyncio
 import math
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 import msgspec
 
 from streaming.access import AccessDirectory, AccessUnavailable, policy_of
-from streaming.core.codes import CloseCode
 from streaming.core.policy import UserPolicy
 from streaming.core.replies import FORMS, PROTOBUF
 from streaming.core.stream import is_stream_id
 from streaming.core.throttle import TokenBucket
+from streaming.refusals import REFUSALS
 from streaming.registry import Registry, UserEntry
 from tenants.access import TerminalAccess
 from tenants.tokens import Keyring, TokenClaims, TokenError
+
+if TYPE_CHECKING:
+    from streaming.fleet import Fleet
 
 # A browser cannot set a header: it offers the token as one more subprotocol, which is never answered or logged.
 _TOKEN_SUBPROTOCOL = "gateway.token."  # noqa: S105 (a prefix, not a token)
 _BEARER = re.compile(r"[Bb]earer +(\S+)")
 _ADDRESS_LIMIT = 20_000
 _QUERY_FIELD_LIMIT = 20
-
-REFUSALS: Mapping[str, tuple[int, CloseCode, str]] = {
-    "user_disabled": (403, CloseCode.USER_DISABLED, "this user is disabled: ask the company's admin"),
-    "company_suspended": (403, CloseCode.COMPANY_SUSPENDED, "the company is suspended: ask its admin"),
-    "payment_required": (402, CloseCode.PAYMENT_REQUIRED, "the company's paid time is over: its admin can renew it"),
-}
 
 
 class AdmissionRefused(Exception):
@@ -126,6 +124,7 @@ class Admission:
     entry: UserEntry
     stream_id: str
     form_name: str
+    address: str
 
 
 class AdmissionDesk:
@@ -137,6 +136,7 @@ class AdmissionDesk:
         keyring: Keyring,
         directory: AccessDirectory,
         registry: Registry,
+        fleet: "Fleet",
         allowed_origins: frozenset[str],
         address_rate_limit: float,
         connection_limit: int,
@@ -145,6 +145,7 @@ class AdmissionDesk:
         self._keyring = keyring
         self._directory = directory
         self._registry = registry
+        self._fleet = fleet
         self._allowed_origins = allowed_origins
         self._address_rate_limit = address_rate_limit
         self._connection_limit = connection_limit
@@ -160,7 +161,16 @@ class AdmissionDesk:
             raise AdmissionRefused(403, "origin_not_allowed", "this page may not open connections here")
         claims = self.verify(handshake.token)
         access = await self._access(claims)
-        return self._reserve(handshake, claims, access, now)
+        entry, user_limit = self._take_place(handshake, access, now)
+        try:
+            await self._share_place(access, entry, user_limit)
+        except BaseException:
+            entry.release()
+            self._fleet.released(access.user_id, access.company_id)
+            raise
+        return Admission(
+            claims, access, policy_of(access), entry, handshake.stream_id, handshake.form_name, handshake.address
+        )
 
     def verify(self, token: str) -> TokenClaims:
         """The claims of a token that is genuine, unexpired and not revoked."""
@@ -192,10 +202,15 @@ class AdmissionDesk:
     async def _access(self, claims: TokenClaims) -> TerminalAccess:
         try:
             access = await self._directory.find(claims.user_id)
+            if access is not None and claims.api_key and claims.api_key not in access.api_keys:
+                # The key may be newer than what is remembered here.
+                access = await self._directory.find(claims.user_id, fresh=True)
         except AccessUnavailable:
             raise AdmissionRefused(503, "identity_unavailable", "try again", retry_after=5) from None
         if access is None or access.company_id != claims.company_id:
             raise AdmissionRefused(401, "token_invalid", "this token is not valid: get a new one")
+        if claims.api_key and access.api_keys.get(claims.api_key, 0.0) <= time.time():
+            raise AdmissionRefused(401, "token_revoked", "the API key of this terminal was revoked: ask for a new one")
         refusal = access.refusal
         if not refusal and access.access_until <= time.time():
             refusal = "payment_required"
@@ -204,16 +219,48 @@ class AdmissionDesk:
             raise AdmissionRefused(status, refusal, detail)
         return access
 
-    def _reserve(self, handshake: Handshake, claims: TokenClaims, access: TerminalAccess, now: float) -> Admission:
+    def _take_place(self, handshake: Handshake, access: TerminalAccess, now: float) -> tuple[UserEntry, int]:
+        """A place among the connections of this process, and how many there may be over all processes."""
+        self._check_ban(self._fleet.bans.until(access))
         policy = policy_of(access)
         entry = self._registry.user(policy, now)
         if not entry.connects.take(now):
             retry = entry.connects.retry_after_ms() / 1000
             raise AdmissionRefused(429, "connect_rate", "too many connects of this user", retry_after=retry)
         stream = self._registry.streams.get((policy.user_id, handshake.stream_id)) if handshake.stream_id else None
-        replaces = stream is not None and stream.connection is not None
+        # The one that is replaced ends as soon as this one is accepted.
+        replaces = int(stream is not None and stream.connection is not None)
         if entry.held - replaces >= policy.connection_limit:
-            detail = f"the plan allows {policy.connection_limit} connections a user: close another one first"
-            raise AdmissionRefused(429, "connection_limit", detail, retry_after=10)
-        entry.reserved += 1
-        return Admission(claims, access, policy, entry, handshake.stream_id, handshake.form_name)
+            raise _full(policy.connection_limit, "user_limit")
+        if entry.company.held - replaces >= policy.company_connection_limit:
+            raise _full(policy.company_connection_limit, "company_limit")
+        entry.reserve()
+        return entry, policy.connection_limit + replaces
+
+    async def _share_place(self, access: TerminalAccess, entry: UserEntry, user_limit: int) -> None:
+        """The same among those of all processes, where the shared store answers."""
+        fleet = self._fleet
+        company_limit = access.company_connection_limit + user_limit - access.connection_limit
+        reservation, until = await asyncio.gather(
+            fleet.places.reserve(access.user_id, access.company_id, user_limit, company_limit),
+            fleet.bans.shared_until(access),
+        )
+        self._check_ban(until)
+        if reservation.refusal:
+            is_user = reservation.refusal == "user_limit"
+            limit = access.connection_limit if is_user else access.company_connection_limit
+            raise _full(limit, reservation.refusal)
+        await fleet.found_others(access.user_id, reservation.others, entry)
+
+    def _check_ban(self, until: float) -> None:
+        if until:
+            retry = max(1.0, until - time.time())
+            raise AdmissionRefused(429, "banned", "this user is let in again later: see Retry-After", retry_after=retry)
+
+
+def _full(limit: int, whose: str) -> AdmissionRefused:
+    if whose == "user_limit":
+        detail = f"the plan allows {limit} connections a user: close another one first"
+        return AdmissionRefused(429, "connection_limit", detail, retry_after=10)
+    detail = f"the plan allows the company {limit} connections: close another one first"
+    return AdmissionRefused(429, "company_connection_limit", detail, retry_after=10)

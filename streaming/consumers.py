@@ -46,7 +46,7 @@ class TerminalConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
                 acknowledged = await runtime.positions.look_up((admission.policy.user_id, admission.stream_id))
             await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol or None})
         except BaseException:
-            admission.entry.reserved -= 1
+            runtime.give_up(admission)
             raise
         await _serve(runtime, admission, acknowledged, scope, receive, send)
 

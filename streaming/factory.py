@@ -9,8 +9,11 @@ from django.conf import settings
 
 from streaming.access import AccessDirectory
 from streaming.admission import AdmissionDesk
+from streaming.cluster.cache import AccessCache
+from streaming.cluster.link import Link, new_process_id
 from streaming.core.policy import ConnectionLimits
 from streaming.core.routing import build_routes
+from streaming.fleet import Fleet, FleetSettings
 from streaming.limits import RuntimeLimits
 from streaming.positions import PositionStore
 from streaming.registry import Registry
@@ -34,8 +37,22 @@ def _no_one_connects() -> bool:
 def build_runtime() -> Runtime:
     """Wires everything; nothing is connected or started yet."""
     registry = Registry(settings.GATEWAY_USER_CONNECT_RATE_LIMIT)
+    link = Link(settings.REDIS_URL, new_process_id())
+    ttl = settings.GATEWAY_ACCESS_CACHE_TTL
     directory = AccessDirectory(
-        ttl=settings.GATEWAY_ACCESS_CACHE_TTL, poll_interval=settings.GATEWAY_ACCESS_POLL_INTERVAL
+        ttl=ttl, poll_interval=settings.GATEWAY_ACCESS_POLL_INTERVAL, shared=AccessCache(link, ttl)
+    )
+    servers = settings.GATEWAY_KAFKA_BOOTSTRAP_SERVERS
+    fleet = Fleet(
+        link,
+        registry,
+        directory,
+        FleetSettings(
+            redis_url=settings.REDIS_URL,
+            kafka={"bootstrap.servers": servers, **settings.GATEWAY_KAFKA_OPTIONS} if servers else {},
+            subscription_topic=settings.GATEWAY_SUBSCRIPTION_TOPIC,
+            usage_interval=settings.GATEWAY_USAGE_INTERVAL,
+        ),
     )
     positions = PositionStore(
         settings.REDIS_URL,
@@ -47,6 +64,7 @@ def build_runtime() -> Runtime:
         keyring=default_keyring(),
         directory=directory,
         registry=registry,
+        fleet=fleet,
         allowed_origins=frozenset(settings.GATEWAY_ALLOWED_ORIGINS),
         address_rate_limit=settings.GATEWAY_ADDRESS_CONNECT_RATE_LIMIT,
         connection_limit=settings.GATEWAY_PROCESS_CONNECTION_LIMIT,
@@ -72,7 +90,7 @@ def build_runtime() -> Runtime:
         ),
         registry=registry,
         positions=positions,
-        directory=directory,
+        fleet=fleet,
         desk=desk,
         samples_folder=Path(folder) if folder else None,
         process_index=int(os.environ.get(PROCESS_INDEX, "0")),

@@ -1,11 +1,13 @@
 """The live sessions of this process, by user and company; where cut-off and policy changes arrive. Room: streaming."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from streaming.core.breaker import Conduct
 from streaming.core.policy import UserPolicy
 from streaming.core.session import Session
 from streaming.core.stream import StreamPosition
 from streaming.core.throttle import TokenBucket
+from streaming.core.volume import Volume
 from streaming.peers import ConnectionPeer
 
 StreamKey = tuple[str, str]
@@ -25,6 +27,13 @@ class Connection:
     token_deadline: float
     access_deadline: float
     stream: StreamKey | None
+    entry: "UserEntry"
+    # Id of the API key that the token came from, "" when from none.
+    api_key: str = ""
+    username: str = ""
+    address: str = ""
+    # Unix seconds.
+    opened_at: float = 0.0
 
     @property
     def user_id(self) -> str:
@@ -37,14 +46,55 @@ class UserEntry:
 
     bucket: TokenBucket
     connects: TokenBucket
-    connections: set[Connection]
+    conduct: Conduct
+    company: "CompanyEntry"
+    # Messages a second over all processes, and the part of it that this process may let pass.
+    rate_limit: float
+    part: float = 1.0
+    connections: set[Connection] = field(default_factory=set)
     # Connections admitted and not registered yet, so that two at once cannot both take the last place.
     reserved: int = 0
     idle_since: float = 0.0
+    # Bans within a day, as the database knows them.
+    bans: int = 0
+    # The entry in the company that the user has left, while connections of then are still here.
+    earlier: "UserEntry | None" = None
+
+    def all_connections(self) -> "list[Connection]":
+        """A copy, with those of then."""
+        return [*self.connections, *(self.earlier.all_connections() if self.earlier is not None else ())]
 
     @property
     def held(self) -> int:
         return len(self.connections) + self.reserved
+
+    def reserve(self) -> None:
+        """Takes a place, which ``release`` or the connection's end gives back."""
+        self.reserved += 1
+        self.company.held += 1
+
+    def release(self) -> None:
+        self.reserved -= 1
+        self.company.held -= 1
+
+    def set_rate(self, rate_limit: float, part: float) -> None:
+        self.rate_limit, self.part = rate_limit, part
+        self.bucket.change(rate_limit * part, rate_limit * part)
+
+
+@dataclass(slots=True)
+class CompanyEntry:
+    """What is shared by all connections of a company in this process."""
+
+    company_id: str
+    users: dict[str, "UserEntry"] = field(default_factory=dict)
+    volume: Volume = field(default_factory=Volume)
+    # Connections and reserved places.
+    held: int = 0
+    monthly_data_limit: int = 0
+    refuses_over_quota: bool = True
+    # Percent of the month's volume that the connections here have been told of: 0, 80 or 100.
+    noticed: int = 0
 
 
 @dataclass(slots=True)
@@ -64,20 +114,41 @@ class Registry:
         # By session id.
         self.connections: dict[str, Connection] = {}
         self.users: dict[str, UserEntry] = {}
+        self.companies: dict[str, CompanyEntry] = {}
         self.streams: dict[StreamKey, StreamEntry] = {}
 
     def user(self, policy: UserPolicy, now: float) -> UserEntry:
         """The entry of a user, made at the first connection; its bucket follows the policy's rate."""
         rate = policy.message_rate_limit
         entry = self.users.get(policy.user_id)
-        if entry is None:
+        if entry is None or entry.company.company_id != policy.company_id:
             connects = TokenBucket(self._connect_rate_limit, 10 * self._connect_rate_limit, now)
-            entry = self.users[policy.user_id] = UserEntry(TokenBucket(rate, rate, now), connects, set())
+            company = self.company(policy.company_id)
+            earlier = entry if entry is not None and entry.held else None
+            entry = UserEntry(TokenBucket(rate, rate, now), connects, Conduct(now), company, rate, earlier=earlier)
+            self.users[policy.user_id] = company.users[policy.user_id] = entry
         else:
-            entry.bucket.change(rate, rate)
+            entry.set_rate(rate, entry.part)
+            if not entry.held:
+                # The company's entry may have been dropped since the user's last connection.
+                entry.company = self.company(policy.company_id)
         # Also for whoever never comes further than the handshake.
         entry.idle_since = now
         return entry
+
+    def company(self, company_id: str) -> CompanyEntry:
+        entry = self.companies.get(company_id)
+        if entry is None:
+            entry = self.companies[company_id] = CompanyEntry(company_id)
+        return entry
+
+    def held_by_user(self, user_id: str) -> int:
+        entry = self.users.get(user_id)
+        return 0 if entry is None else entry.held
+
+    def held_by_company(self, company_id: str) -> int:
+        entry = self.companies.get(company_id)
+        return 0 if entry is None else entry.held
 
     def stream(self, key: StreamKey, acknowledged: int) -> StreamEntry:
         """The entry of a stream, caught up to what the shared store knows."""
@@ -89,15 +160,18 @@ class Registry:
         return entry
 
     def add(self, connection: Connection) -> None:
+        """Registers the connection in the place that was reserved in its entry."""
         self.connections[connection.session.session_id] = connection
-        self.users[connection.user_id].connections.add(connection)
+        connection.entry.reserved -= 1
+        connection.entry.connections.add(connection)
         if connection.stream is not None:
             self.streams[connection.stream].connection = connection
 
     def remove(self, connection: Connection, now: float) -> None:
         del self.connections[connection.session.session_id]
-        entry = self.users[connection.user_id]
+        entry = connection.entry
         entry.connections.discard(connection)
+        entry.company.held -= 1
         entry.idle_since = now
         if connection.stream is not None:
             stream = self.streams.get(connection.stream)
@@ -109,6 +183,10 @@ class Registry:
         """Drops what nobody has used for a while; a position is in the shared store by then."""
         for user_id in [u for u, e in self.users.items() if not e.held and now - e.idle_since > _BUCKET_MEMORY]:
             del self.users[user_id]
+        for company in self.companies.values():
+            # An entry of a user who has moved to another company stays until its last connection has ended.
+            for user_id in [u for u, e in company.users.items() if not e.held and self.users.get(u) is not e]:
+                del company.users[user_id]
         for key in [
             k for k, e in self.streams.items() if e.connection is None and now - e.idle_since > _POSITION_MEMORY
         ]:

@@ -9,14 +9,13 @@ import random
 import secrets
 import time
 from bisect import bisect_left
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 
-from streaming.access import AccessDirectory, policy_of
-from streaming.admission import REFUSALS, Admission, AdmissionDesk, AdmissionRefused
+from streaming.admission import Admission, AdmissionDesk, AdmissionRefused
 from streaming.background import repeat
 from streaming.core.codes import CloseCode
 from streaming.core.context import SessionContext
@@ -26,13 +25,14 @@ from streaming.core.ports import Receipt, Sink
 from streaming.core.replies import FORMS, PROTOBUF
 from streaming.core.routing import Route
 from streaming.core.session import Session
+from streaming.fleet import Fleet
 from streaming.limits import RuntimeLimits
 from streaming.metrics import LATENCY_BUCKETS, Metrics, Sample, SharedSamples, render, samples_of
 from streaming.peers import ConnectionPeer
 from streaming.positions import PositionStore
+from streaming.refusals import REFUSALS
 from streaming.registry import Connection, Registry, StreamKey
 from streaming.wire.http import BoundedHttpProtocol
-from tenants.access import TerminalAccess
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +63,7 @@ class Runtime:
         connection_limits: ConnectionLimits,
         registry: Registry,
         positions: PositionStore,
-        directory: AccessDirectory,
+        fleet: Fleet,
         desk: AdmissionDesk,
         samples_folder: Path | None = None,
         process_index: int = 0,
@@ -72,7 +72,8 @@ class Runtime:
         self.limits = limits
         self.registry = registry
         self.positions = positions
-        self.directory = directory
+        self.fleet = fleet
+        self.directory = fleet.directory
         self.desk = desk
         self.metrics = Metrics()
         self.metrics.requests_cut = BoundedHttpProtocol.cut
@@ -97,14 +98,15 @@ class Runtime:
             sink=sink,
             limits=self._connection_limits,
             schedule_ack=self.schedule_ack,
+            on_abuse=self.fleet.on_abuse,
             refresh=self.refresh,
         )
 
     def start(self) -> None:
         self.sink.start()
+        self.fleet.start()
         self._tasks = [
             repeat("sweep", self._sweep_turn, _SWEEP_INTERVAL),
-            repeat("access", lambda: self.directory.poll(self), self.directory.poll_interval),
             repeat("positions", self.positions.flush, self.positions.interval),
         ]
 
@@ -146,6 +148,8 @@ class Runtime:
             session_id=secrets.token_hex(8),
             policy=policy,
             bucket=admission.entry.bucket,
+            conduct=admission.entry.conduct,
+            volume=admission.entry.company.volume,
             peer=peer,
             form=FORMS.get(admission.form_name) or FORMS[PROTOBUF],
             stream_id=admission.stream_id,
@@ -159,13 +163,15 @@ class Runtime:
             token_deadline=now + (expires_at - unix_now) + self.limits.token_grace,
             access_deadline=now + (admission.access.access_until - unix_now),
             stream=key,
+            entry=admission.entry,
+            api_key=admission.claims.api_key,
+            username=admission.access.username,
+            address=admission.address,
+            opened_at=unix_now,
         )
-        admission.entry.reserved -= 1
         self.registry.add(connection)
         session.welcome(int(unix_now * 1_000_000), int(expires_at * 1000))
-        if self.directory.is_revoked(admission.claims.jti):
-            # Since it was looked at; each revocation is announced to live connections only once.
-            session.end(CloseCode.TOKEN_REVOKED, "this token was revoked: get a new one")
+        self.fleet.opened(connection, admission.access)
         if admission.form_name not in FORMS:
             session.end(CloseCode.UNSUPPORTED_PROTOCOL, f"offer one of: {', '.join(FORMS)}")
         elif self.is_draining:
@@ -173,10 +179,16 @@ class Runtime:
             session.end(CloseCode.SERVICE_RESTART, "the gateway restarts", retry_after_ms=500, jitter_ms=1_000)
         return connection
 
+    def give_up(self, admission: Admission) -> None:
+        """The place that ``admission`` reserved is not needed."""
+        admission.entry.release()
+        self.fleet.released(admission.access.user_id, admission.access.company_id)
+
     def close(self, connection: Connection, code: int) -> None:
         """The connection is gone, for whichever reason."""
         connection.session.lost()
         self.registry.remove(connection, time.monotonic())
+        self.fleet.closed(connection)
         # A client can send any of two thousand codes of its own.
         self.metrics.closes[code if code in _KNOWN_CODES else 0] += 1
 
@@ -191,6 +203,7 @@ class Runtime:
             raise RefreshRefused("the token is another user's", fatal=True)
         connection = self.registry.connections[session.session_id]
         connection.jti = claims.jti
+        connection.api_key = claims.api_key
         connection.token_deadline = time.monotonic() + (claims.expires_at - time.time()) + self.limits.token_grace
 
     # --- Delivery ----------------------------------------------------------------------------------------------------
@@ -281,6 +294,7 @@ class Runtime:
         self._loop_lag = max(0.0, now - self._swept_at - _SWEEP_INTERVAL)
         self._swept_at = now
         self.sweep(now)
+        self.fleet.judge()
         self.registry.forget_idle(now)
         self._shared.write(self.samples())
 
@@ -304,38 +318,6 @@ class Runtime:
     def end_unresponsive(self, connection: Connection, code: CloseCode) -> None:
         reason = "the client does not read" if code is CloseCode.SLOW_CONSUMER else "no pong and no data"
         connection.session.end(code, reason, retry_after_ms=1_000, jitter_ms=2_000)
-
-    def live_versions(self) -> dict[str, dict[str, int]]:
-        versions: dict[str, dict[str, int]] = {}
-        for connection in self.registry.connections.values():
-            policy = connection.session.policy
-            users = versions.setdefault(policy.company_id, {})
-            users[policy.user_id] = min(policy.version, users.get(policy.user_id, policy.version))
-        return versions
-
-    def access_changed(self, user_id: str, access: TerminalAccess | None) -> None:
-        entry = self.registry.users.get(user_id)
-        if entry is None:
-            return
-        refusal = "user_disabled" if access is None else access.refusal
-        for connection in list(entry.connections):
-            session = connection.session
-            if access is None or refusal:
-                _, code, detail = REFUSALS[refusal]
-                session.end(code, detail)
-            elif access.company_id != session.policy.company_id:
-                session.end(CloseCode.TOKEN_REVOKED, "the user has moved to another company: get a new token")
-            else:
-                session.apply_policy(policy_of(access))
-                connection.access_deadline = time.monotonic() + (access.access_until - time.time())
-        if access is not None:
-            entry.bucket.change(access.message_rate_limit, access.message_rate_limit)
-
-    def tokens_revoked(self, jtis: Collection[str]) -> None:
-        revoked = set(jtis)
-        for connection in list(self.registry.connections.values()):
-            if connection.jti in revoked:
-                connection.session.end(CloseCode.TOKEN_REVOKED, "this token was revoked: get a new one")
 
     # --- End ---------------------------------------------------------------------------------------------------------
 
@@ -378,6 +360,7 @@ class Runtime:
             self._ack_timer.cancel()
             self._flush_acks()
         await self.positions.close()
+        await self.fleet.stop()
         self.directory.close()
 
     # --- Figures -----------------------------------------------------------------------------------------------------

@@ -48,9 +48,9 @@ def own_valkey() -> Iterator[Valkey]:
 
 @pytest.fixture(scope="session")
 def state_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state folder with the demo and 150 bench users, to be copied."""
+    """A state folder with the demo and 210 bench users, to be copied."""
     folder = tmp_path_factory.mktemp("template")
-    make_template(folder, users=150)
+    make_template(folder, users=210)
     return folder
 
 

@@ -37,6 +37,8 @@ class SessionContext:
     limits: ConnectionLimits
     # Puts a session in line for its next acknowledgement; True when it should not wait for the timer.
     schedule_ack: "Callable[[Session, bool], None]"
+    # Lets the user of a session go, whose messages are invalid for certain.
+    on_abuse: "Callable[[Session], None]"
     # Checks a token offered by the client of a session and notes the new deadline; raises RefreshRefused.
     refresh: "Callable[[Session, str], None]"
     counts: Counts = field(default_factory=Counts)

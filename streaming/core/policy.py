@@ -1,6 +1,6 @@
 """What one user may do on the stream, and the limits of every connection. Room: streaming.core (pure)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proto.gateway.v1 import control_pb2
 
@@ -16,12 +16,20 @@ class UserPolicy:
     # Messages a second over all connections of the user.
     message_rate_limit: float
     connection_limit: int
+    # Connections of the whole company.
+    company_connection_limit: int
     pair_limit: int
     account_limit: int
     active_pairs: frozenset[str]
     accounts: frozenset[str]
     # Any of signals, alerts, replay.
     features: frozenset[str]
+    # Bytes a month of the whole company.
+    monthly_data_limit: int
+
+    def differs(self, other: "UserPolicy") -> bool:
+        """Whether more than the version is another."""
+        return replace(self, version=other.version) != other
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,4 +57,6 @@ def policy_message(policy: UserPolicy, limits: ConnectionLimits) -> control_pb2.
         features=sorted(policy.features),
         message_size_limit=limits.message_size_limit,
         in_flight_limit=limits.in_flight_limit,
+        company_connection_limit=policy.company_connection_limit,
+        monthly_data_limit=policy.monthly_data_limit,
     )

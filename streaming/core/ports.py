@@ -1,6 +1,6 @@
 """What the session core needs of the world, as protocols. Room: streaming.core (pure)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from streaming.core.codes import CloseCode
@@ -16,6 +16,11 @@ Headers = Sequence[tuple[str, bytes]]
 # the session, its sequence (0: the client wants no acknowledgement), the monotonic seconds at which the frame was
 # received, the route (None for a record of failed-messages), and the bytes of the record's value.
 Receipt = tuple["Session", int, float, "Route | None", int]
+
+
+# Hears of each message of a session that somebody follows: the session, message type, sequence, size in bytes as
+# received, "accepted" or the nack code, the record's value (empty when refused), Unix microseconds.
+Tap = Callable[["Session", str, int, int, str, bytes, int], None]
 
 
 class Sink(Protocol):

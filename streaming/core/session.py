@@ -7,15 +7,17 @@ at a clock. Its caller serialises the calls.
 from google.protobuf.message import DecodeError, Message
 
 from proto.gateway.v1 import control_pb2, envelope_pb2
+from streaming.core.breaker import Conduct
 from streaming.core.codes import KEPT_REFUSALS, CloseCode, NackCode
 from streaming.core.context import SessionContext
 from streaming.core.errors import MessageRefused, RefreshRefused
 from streaming.core.json_form import PayloadProblem, read_json
 from streaming.core.policy import UserPolicy, policy_message
-from streaming.core.ports import Peer, Receipt
+from streaming.core.ports import Peer, Receipt, Tap
 from streaming.core.replies import ReplyForm, disconnect_message, nack_message
 from streaming.core.stream import SEQUENCE_LIMIT, Arrival, StreamPosition, is_stream_id
 from streaming.core.throttle import TokenBucket
+from streaming.core.volume import Volume
 
 _CORRELATION_ID_LIMIT = 64
 # Inactive pairs a client is told of once each, for one connection.
@@ -28,9 +30,9 @@ class Session:
     """The life of one connection between accept and close."""
 
     __slots__ = (
-        "_first", "_identity_headers", "_key", "_noticed", "_paused", "_stopped", "_unread", "_urgent_at", "ack_sent",
-        "ack_waiting", "bucket", "closed", "context", "endpoint", "form", "in_flight", "peer", "policy", "position",
-        "session_id", "stream_id",
+        "_first", "_identity_headers", "_key", "_noticed", "_paused", "_stopped", "_unread", "_urgent_at", "accounts",
+        "ack_sent", "ack_waiting", "bucket", "closed", "conduct", "context", "endpoint", "form", "in_flight",
+        "messages", "peer", "policy", "position", "session_id", "stream_id", "tap", "volume",
     )  # fmt: skip
 
     def __init__(
@@ -40,6 +42,8 @@ class Session:
         session_id: str,
         policy: UserPolicy,
         bucket: TokenBucket,
+        conduct: Conduct,
+        volume: Volume,
         peer: Peer,
         form: ReplyForm,
         stream_id: str = "",
@@ -49,7 +53,15 @@ class Session:
         self.context = context
         self.session_id = session_id
         self.policy = policy
+        # Shared by all sessions of the user in this process; the volume by those of the company.
         self.bucket = bucket
+        self.conduct = conduct
+        self.volume = volume
+        # Messages accepted on this connection, and the MT5 logins that they were for.
+        self.messages = 0
+        self.accounts: set[str] = set()
+        # Set while somebody follows the user's messages.
+        self.tap: Tap | None = None
         self.peer = peer
         self.form = form
         self.stream_id = stream_id
@@ -85,6 +97,10 @@ class Session:
             return
         context = self.context
         admitted = self.bucket.take(now)
+        self.conduct.messages += 1
+        if not admitted:
+            # Whatever it is and however it is answered.
+            self.conduct.over_rate += 1
         problem: MessageRefused | None = None
         try:
             context.counts.bytes_received += len(data)
@@ -126,7 +142,9 @@ class Session:
                 raise MessageRefused(NackCode.UNKNOWN_TYPE, "no such message_type")
             if len(envelope.correlation_id) > _CORRELATION_ID_LIMIT:
                 raise MessageRefused(NackCode.MALFORMED, "correlation_id is a UUID")
-            envelope.payload = route.check(envelope.payload, self.policy, self._filtered)
+            if self.volume.is_exhausted:
+                raise MessageRefused(NackCode.QUOTA_EXCEEDED, "the company's data volume of this month is used up")
+            envelope.payload = route.check(envelope.payload, self.policy, self)
         except MessageRefused as error:
             self._refuse(data, message_type, sequence, error, now, now_us)
             return
@@ -140,6 +158,12 @@ class Session:
             envelope.stream_id = self.stream_id
         value = envelope.SerializeToString()
         route.accepted += 1
+        self.messages += 1
+        volume = self.volume
+        volume.messages += 1
+        volume.size += len(data)
+        if self.tap is not None:
+            self.tap(self, message_type, sequence, len(data), "accepted", value, now_us)
         self._publish(route.topic, value, (self, sequence, now, route, len(value)))
 
     def _publish(
@@ -185,10 +209,14 @@ class Session:
         self, data: bytes | str, message_type: str, sequence: int, error: MessageRefused, now: float, now_us: int
     ) -> None:
         """Answers a message whose sequence is known; the sequence is settled when nothing more is owed for it."""
+        if self.tap is not None:
+            self.tap(self, message_type, sequence, len(data), error.code.value, b"", now_us)
         if error.code in KEPT_REFUSALS:
             self._count_refusal(message_type, error.code)
             self._nack(sequence, error)
             self._keep(data, message_type, sequence, error, now, now_us)
+            if self.conduct.error():
+                self.context.on_abuse(self)
         else:
             self._refuse_for_good(message_type, sequence, error)
 
@@ -230,13 +258,14 @@ class Session:
         refusals = self.context.counts.refusals
         refusals[key] = refusals.get(key, 0) + 1
 
-    def _filtered(self, symbols: set[str]) -> None:
+    def filtered(self, symbols: set[str]) -> None:
+        """Tells the client once of each pair whose ticks are taken out."""
         fresh = symbols - self._noticed
         if fresh and len(self._noticed) < _NOTICE_LIMIT:
             self._noticed |= fresh
             detail = {"symbols": ",".join(sorted(fresh)[:_NOTICE_LIMIT])}
             reason = "ticks of pairs that are not active for the user are taken out of the batch"
-            self.say("gateway.notice", control_pb2.Notice(code="pair_not_active", reason=reason, detail=detail))
+            self.notice("pair_not_active", reason, detail)
 
     # --- Control messages --------------------------------------------------------------------------------------------
 
@@ -284,11 +313,18 @@ class Session:
         self.say("gateway.welcome", message)
 
     def apply_policy(self, policy: UserPolicy) -> None:
-        """Takes new limits over and tells the client; an older version changes nothing."""
+        """Takes new limits over and tells the client where they differ; an older version changes nothing."""
         if policy.version > self.policy.version and not self.closed:
+            is_news = policy.differs(self.policy)
             self.policy = policy
-            self._noticed.clear()
-            self.say("gateway.policy", policy_message(self.policy, self.context.limits))
+            if is_news:
+                self._noticed.clear()
+                self.accounts &= policy.accounts
+                self.say("gateway.policy", policy_message(policy, self.context.limits))
+
+    def notice(self, code: str, reason: str, detail: dict[str, str]) -> None:
+        """Tells the client of something that loses nothing."""
+        self.say("gateway.notice", control_pb2.Notice(code=code, reason=reason, detail=detail))
 
     def say(self, message_type: str, payload: Message) -> None:
         if not self.closed:

@@ -31,7 +31,14 @@ class TokenBucket:
 
     def retry_after_ms(self) -> int:
         """Milliseconds, from the last ``take``, until one more event may pass; at least 1."""
+        if self._rate <= 0.0:
+            # All of the rate is let pass elsewhere at this moment; that changes within a second of new demand here.
+            return 1_000
         return max(1, math.ceil((1.0 - self._tokens) / self._rate * 1000))
+
+    def shrink(self, fraction: float) -> None:
+        """Leaves at most this fraction of the burst: somebody else has given it."""
+        self._tokens = min(self._tokens, max(1.0, self._burst * fraction))
 
     def change(self, rate: float, burst: float) -> None:
         """Applies new limits and keeps what has been used: a change of plan is no free burst."""

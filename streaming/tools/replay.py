@@ -6,6 +6,7 @@ The same rules as on the wire decide, with the user's limits of today: what was 
 from dataclasses import dataclass
 
 from proto.gateway.v1 import control_pb2
+from streaming.core.breaker import Conduct
 from streaming.core.codes import CloseCode
 from streaming.core.context import SessionContext
 from streaming.core.policy import ConnectionLimits, UserPolicy
@@ -14,6 +15,7 @@ from streaming.core.replies import FORMS, JSON, PROTOBUF
 from streaming.core.routing import Route
 from streaming.core.session import Session
 from streaming.core.throttle import TokenBucket
+from streaming.core.volume import Volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +74,16 @@ class _ReplaySession(Session):
             self.refused = Refused(payload.code, payload.reason)
 
 
+def _ignore(*_: object) -> None:
+    """Nobody waits for acknowledgements here, and one message is no conduct."""
+
+
 def judge(
     value: bytes, *, policy: UserPolicy, session_id: str, received_at: int, routes: dict[str, Route], failed_topic: str
 ) -> Accepted | Refused:
     """``value``: the frame as it came; ``received_at``: Unix microseconds, kept as it was. Publishes nothing itself."""
     sink = _OneMessageSink(failed_topic)
-    context = SessionContext(routes, failed_topic, sink, ConnectionLimits(), lambda *_: None, lambda *_: None)
+    context = SessionContext(routes, failed_topic, sink, ConnectionLimits(), _ignore, _ignore, _ignore)
     # A JSON frame begins with a brace, which no MessageEnvelope does: it would open a group of field 15.
     is_text = value.lstrip().startswith(b"{")
     session = _ReplaySession(
@@ -85,6 +91,8 @@ def judge(
         session_id=session_id,
         policy=policy,
         bucket=TokenBucket(1.0, 2.0, 0.0),
+        conduct=Conduct(0.0),
+        volume=Volume(),
         peer=_DeafPeer(),
         form=FORMS[JSON if is_text else PROTOBUF],
     )

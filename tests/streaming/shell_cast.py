@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, cast
@@ -15,25 +15,31 @@ from google.protobuf.message import Message
 from proto.gateway.v1 import control_pb2, envelope_pb2
 from streaming.access import AccessDirectory
 from streaming.admission import AdmissionDesk, Handshake
+from streaming.cluster.cache import AccessCache
+from streaming.cluster.link import Link, new_process_id
 from streaming.consumers import TerminalConsumer
 from streaming.core.codes import CloseCode
 from streaming.core.policy import ConnectionLimits
 from streaming.core.routing import build_routes
+from streaming.fleet import Fleet, FleetSettings
 from streaming.limits import RuntimeLimits
 from streaming.positions import PositionStore
 from streaming.registry import Connection, Registry
 from streaming.runtime import ManagedSink, Runtime
 from streaming.sinks.memory import MemorySink
 from tenants import access as tenants_access
-from tenants.access import TerminalAccess
+from tenants.access import Actor, NotVisible, TerminalAccess
 from tenants.tokens import Keyring
 from tests.streaming.core.cast import ROUTES, RecordingPeer, ticks
 from tests.tenants.cast import secret_item
+from usage import recording
+from usage.recording import Amount
 
 KEYRING = Keyring.from_setting(secret_item("one"))
 ORIGIN = "https://terminal.example"
 BOB = TerminalAccess(
     user_id="bob",
+    username="bob",
     company_id="alpha",
     tier="PRO",
     access_version=3,
@@ -41,13 +47,17 @@ BOB = TerminalAccess(
     access_until=float("inf"),
     message_rate_limit=50.0,
     connection_limit=2,
+    company_connection_limit=200,
     pair_limit=20,
     account_limit=10,
+    monthly_data_limit=50_000_000_000,
+    refuses_over_quota=True,
     active_pairs=frozenset({"EURUSD", "XAUUSD"}),
     accounts=frozenset({"1001"}),
     features=frozenset({"signals", "alerts"}),
+    api_keys={},
 )
-ALICE = replace(BOB, user_id="alice")
+ALICE = replace(BOB, user_id="alice", username="alice")
 LIMITS = RuntimeLimits(
     ack_interval=0.01,
     token_grace=25.0,
@@ -61,23 +71,37 @@ LIMITS = RuntimeLimits(
 Event = dict[str, Any]
 
 
-def token_of(user_id: str = "bob", company_id: str = "alpha", *, ttl: float = 600, now: float | None = None) -> str:
+def token_of(
+    user_id: str = "bob", company_id: str = "alpha", *, ttl: float = 600, now: float | None = None, api_key: str = ""
+) -> str:
     now = time.time() if now is None else now
-    return KEYRING.issue(user_id=user_id, company_id=company_id, tier="PRO", ttl=ttl, now=now)
+    return KEYRING.issue(user_id=user_id, company_id=company_id, tier="PRO", ttl=ttl, now=now, api_key=api_key)
 
 
 class Tenants:
-    """The twin of the tenants room: rows in memory, and how often each user was asked for."""
+    """The twin of the database: the rows of the tenants room and of the usage room, in memory."""
 
     def __init__(self) -> None:
         self.users: dict[str, TerminalAccess] = {"bob": BOB, "alice": ALICE}
         self.revoked: list[tuple[int, str, float]] = []
+        self.kicked: list[tuple[int, str, str, float]] = []
+        # (user id, reason, starts_at, until, repeat)
+        self.bans: list[tuple[str, str, float, float, int]] = []
+        # Company id -> bytes of this month, and the percent that somebody was told of.
+        self.used: dict[str, int] = {}
+        self.noticed: dict[str, int] = {}
+        # The users that were asked for, in order, and all questions.
         self.visits: list[str] = []
+        self.questions = 0
         self.is_down = False
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("terminal_access", "access_versions", "revoked_tokens"):
-            monkeypatch.setattr(tenants_access, name, getattr(self, name))
+        for name in ("terminal_access", "terminal_accesses", "access_versions", "revoked_tokens", "kicks", "ban"):
+            monkeypatch.setattr(tenants_access, name, getattr(self, "_ban" if name == "ban" else name))
+        for name in ("add", "notice"):
+            monkeypatch.setattr(recording, name, getattr(self, name))
+
+    # --- What the tests do -------------------------------------------------------------------------------------------
 
     def change(self, user_id: str, **fields: Any) -> None:
         """A write there: the company's version rises for all its users."""
@@ -91,10 +115,20 @@ class Tenants:
     def revoke(self, jti: str, expires_in: float = 600) -> None:
         self.revoked.append((len(self.revoked) + 1, jti, time.time() + expires_in))
 
+    def kick(self, user_id: str, session_id: str = "") -> tuple[int, str, str, float]:
+        """The row that was written."""
+        self.kicked.append((len(self.kicked) + 1, session_id, user_id, time.time()))
+        return self.kicked[-1]
+
+    # --- What the stream asks ----------------------------------------------------------------------------------------
+
     def terminal_access(self, user_id: str) -> TerminalAccess | None:
-        self.visits.append(user_id)
+        return self.terminal_accesses([user_id]).get(user_id)
+
+    def terminal_accesses(self, user_ids: Collection[str]) -> dict[str, TerminalAccess]:
+        self.visits += user_ids
         self._check()
-        return self.users.get(user_id)
+        return {user_id: self.users[user_id] for user_id in user_ids if user_id in self.users}
 
     def access_versions(self, company_ids: Collection[str]) -> dict[str, int]:
         self._check()
@@ -105,7 +139,34 @@ class Tenants:
         self._check()
         return [row for row in self.revoked if row[0] > after_id - 200]
 
+    def kicks(self, after_id: int) -> list[tuple[int, str, str, float]]:
+        self._check()
+        return [row for row in self.kicked if row[0] > after_id - 200]
+
+    def _ban(
+        self, _actor: Actor, user_id: str, reason: str, *, starts_at: float, until: float, repeat: int
+    ) -> None:
+        self._check()
+        if user_id not in self.users:
+            raise NotVisible("there is no such user")
+        self.bans.append((user_id, reason, starts_at, until, repeat))
+        standing = max(until, self.users[user_id].banned_until)
+        self.change(user_id, banned_until=standing, bans=self.users[user_id].bans + 1)
+
+    def add(self, amounts: Mapping[str, Amount]) -> dict[str, int]:
+        self._check()
+        for company_id, amount in amounts.items():
+            self.used[company_id] = self.used.get(company_id, 0) + amount.size
+        return {company_id: self.used[company_id] for company_id in amounts}
+
+    def notice(self, company_id: str, percent: int, _used: int, _limit: int) -> bool:
+        self._check()
+        before = self.noticed.get(company_id, 0)
+        self.noticed[company_id] = max(before, percent)
+        return percent > before
+
     def _check(self) -> None:
+        self.questions += 1
         if self.is_down:
             raise OperationalError("the database is away")
 
@@ -143,17 +204,25 @@ class Process:
     user_rate_limit: float = 100.0
     access_ttl: float = 60.0
     in_flight_limit: int = 256
+    process_id: str = ""
+    make_link: Callable[[str, str], Link] = Link
+    fleet: Fleet = field(init=False)
     runtime: Runtime = field(init=False)
     sink: ShellSink = field(init=False)
 
     def __post_init__(self) -> None:
         registry = Registry(self.user_rate_limit)
-        directory = AccessDirectory(ttl=self.access_ttl, poll_interval=60.0)
+        link = self.make_link(self.redis_url, self.process_id or new_process_id())
+        shared = AccessCache(link, self.access_ttl) if self.redis_url else None
+        directory = AccessDirectory(ttl=self.access_ttl, poll_interval=60.0, shared=shared)
         directory.is_loaded = True
+        settings = FleetSettings(redis_url=self.redis_url, kafka={}, subscription_topic="", usage_interval=60.0)
+        self.fleet = Fleet(link, registry, directory, settings)
         desk = AdmissionDesk(
             keyring=KEYRING,
             directory=directory,
             registry=registry,
+            fleet=self.fleet,
             allowed_origins=frozenset({ORIGIN}),
             address_rate_limit=self.address_rate_limit,
             connection_limit=self.connection_limit,
@@ -165,12 +234,16 @@ class Process:
             connection_limits=ConnectionLimits(in_flight_limit=self.in_flight_limit),
             registry=registry,
             positions=PositionStore(self.redis_url, registry, interval=60.0, ttl=600.0),
-            directory=directory,
+            fleet=self.fleet,
             desk=desk,
         )
         self.sink = ShellSink(self.runtime.on_delivered, self.runtime.on_failed, self.runtime.on_room)
         # The protocol's attribute is a property of the twin.
         self.runtime.attach_sink(cast("ManagedSink", self.sink))
+
+    async def poll(self) -> None:
+        """One round of the poll that brings changes of access."""
+        await self.fleet.directory.poll(self.fleet.cutoff)
 
     async def connect(self, token: str = "", *, query: str = "stream=s1", **scope: Any) -> "Live":
         """A terminal of Bob's that is let in; raises AdmissionRefused otherwise."""

@@ -14,13 +14,6 @@ from tests.streaming.shell_cast import BOB, ORIGIN, Clock, Event, Process, Tenan
 
 
 @pytest.fixture
-def tenants(monkeypatch: pytest.MonkeyPatch) -> Tenants:
-    room = Tenants()
-    room.install(monkeypatch)
-    return room
-
-
-@pytest.fixture
 async def process(tenants: Tenants) -> Process:
     return Process(tenants)
 
@@ -119,7 +112,7 @@ async def test_user_who_may_not_connect_is_told_why(
 async def test_revoked_token_is_refused_after_the_poll(process: Process, tenants: Tenants) -> None:
     token = token_of()
     tenants.revoke(process.runtime.desk.verify(token).jti)
-    await process.runtime.directory.poll(process.runtime)
+    await process.poll()
     assert await refusal_of(process, upgrade(token)) == (401, "token_revoked")
     assert (await process.ask(upgrade(token_of()))).is_accepted
 

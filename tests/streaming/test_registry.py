@@ -21,6 +21,7 @@ CONTEXT = SessionContext(
     sink=MemorySink(lambda _: None, lambda _batch, _reason: None),
     limits=ConnectionLimits(),
     schedule_ack=lambda _session, _urgent: None,
+    on_abuse=lambda _session: None,
     refresh=lambda _session, _token: None,
 )
 
@@ -33,6 +34,7 @@ def registry() -> Registry:
 def join(registry: Registry, name: str, *, stream: str = "", policy: UserPolicy = BOB, now: float = 0.0) -> Connection:
     """A new connection, registered."""
     entry = registry.user(policy, now)
+    entry.reserve()
     key: StreamKey | None = (policy.user_id, stream) if stream else None
     position = registry.stream(key, 0).position if key is not None else None
     peer = ShellPeer()
@@ -41,12 +43,14 @@ def join(registry: Registry, name: str, *, stream: str = "", policy: UserPolicy 
         session_id=name,
         policy=policy,
         bucket=entry.bucket,
+        conduct=entry.conduct,
+        volume=entry.company.volume,
         peer=peer,
         form=FORMS[PROTOBUF],
         stream_id=stream,
         position=position,
     )
-    connection = Connection(session, peer, f"jti-{name}", 1e9, 1e9, key)
+    connection = Connection(session, peer, f"jti-{name}", 1e9, 1e9, key, entry)
     registry.add(connection)
     return connection
 
@@ -62,8 +66,10 @@ def test_connections_are_held_by_their_users(registry: Registry) -> None:
 
 def test_reserved_place_counts_as_held(registry: Registry) -> None:
     join(registry, "1")
-    registry.users["bob"].reserved += 1
-    assert registry.users["bob"].held == 2
+    registry.users["bob"].reserve()
+    assert (registry.held_by_user("bob"), registry.held_by_company("alpha")) == (2, 2)
+    registry.users["bob"].release()
+    assert (registry.held_by_user("bob"), registry.held_by_company("alpha")) == (1, 1)
 
 
 def test_all_connections_of_a_user_share_one_bucket(registry: Registry) -> None:
@@ -135,7 +141,7 @@ def test_idle_stream_is_forgotten_in_time_and_not_before(registry: Registry, idl
 
 def test_whoever_is_connected_or_connecting_is_never_forgotten(registry: Registry) -> None:
     join(registry, "1", stream="s1")
-    registry.user(ALICE, 0.0).reserved += 1
+    registry.user(ALICE, 0.0).reserve()
     registry.forget_idle(1e9)
     assert set(registry.users) == {"bob", "alice"}
     assert set(registry.streams) == {("bob", "s1")}

@@ -17,13 +17,6 @@ from tests.streaming.shell_cast import BOB, LIMITS, Live, Process, ShellPeer, Te
 
 
 @pytest.fixture
-def tenants(monkeypatch: pytest.MonkeyPatch) -> Tenants:
-    room = Tenants()
-    room.install(monkeypatch)
-    return room
-
-
-@pytest.fixture
 async def process(tenants: Tenants) -> AsyncIterator[Process]:
     """Nothing is acknowledged by the clock: ``flush`` is the end of an interval."""
     made = Process(tenants, limits=dataclasses.replace(LIMITS, ack_interval=600.0))
@@ -181,15 +174,16 @@ async def test_new_limits_reach_every_connection_of_the_user(process: Process, t
     first, second = await process.connect(), await process.connect(query="stream=s2")
     alice = await process.connect(token_of("alice"))
     tenants.change("bob", message_rate_limit=2.0, active_pairs=frozenset({"GBPUSD"}))
-    await process.runtime.directory.poll(process.runtime)
+    await process.poll()
     for bob in (first, second):
         [policy] = bob.heard("Policy")
         assert (policy.message_rate_limit, list(policy.active_pairs)) == (2.0, ["GBPUSD"])
-    assert [policy.message_rate_limit for policy in alice.heard("Policy")] == [50.0]
+    # Of the same company, and nothing is different for her.
+    assert (alice.heard("Policy"), alice.connection.session.policy.version) == ([], 4)
     for sequence in (1, 2, 3):
         first.send("user_event", signal(), sequence=sequence)
     assert [nack.code for nack in first.heard("Nack")][-1] == "rate_limited"
-    await process.runtime.directory.poll(process.runtime)
+    await process.poll()
     assert len(first.heard("Policy")) == 1
 
 
@@ -207,7 +201,7 @@ async def test_user_who_may_no_longer_stream_is_cut_off(
     bobs = [await process.connect(query=f"stream=s{n}") for n in range(2)]
     alice = await process.connect(token_of("alice"))
     tenants.change("bob", **change)
-    await process.runtime.directory.poll(process.runtime)
+    await process.poll()
     assert ([bob.close_code for bob in bobs], alice.close_code) == ([code, code], 0)
     [told] = bobs[0].heard("Disconnect")
     assert (told.code, told.reconnect) == (code, False)
@@ -217,7 +211,7 @@ async def test_user_who_is_deleted_is_cut_off(process: Process, tenants: Tenants
     bob = await process.connect()
     tenants.change("alice")
     del tenants.users["bob"]
-    await process.runtime.directory.poll(process.runtime)
+    await process.poll()
     assert bob.close_code == 4504
 
 
@@ -225,7 +219,7 @@ async def test_user_who_has_moved_to_another_company_needs_a_new_token(process: 
     bob = await process.connect()
     tenants.change("alice")
     tenants.users["bob"] = dataclasses.replace(BOB, company_id="beta")
-    await process.runtime.directory.poll(process.runtime)
+    await process.poll()
     assert bob.close_code == 4501
 
 
@@ -244,7 +238,7 @@ async def test_payment_moves_the_end(process: Process, tenants: Tenants) -> None
     tenants.change("bob", access_until=time.time() + 60)
     bob = await process.connect()
     tenants.change("bob", access_until=time.time() + 3_600)
-    await process.runtime.directory.poll(process.runtime)
+    await process.poll()
     process.runtime.sweep(time.monotonic() + 100)
     assert bob.close_code == 0
 
@@ -254,7 +248,7 @@ async def test_revoked_token_ends_its_connections_and_no_other(process: Process,
     one, same = await process.connect(token), await process.connect(token, query="stream=s2")
     alice = await process.connect(token_of("alice"))
     tenants.revoke(one.connection.jti)
-    await process.runtime.directory.poll(process.runtime)
+    await process.poll()
     assert (one.close_code, same.close_code, alice.close_code) == (4501, 4501, 0)
     with pytest.raises(RefreshRefused):
         process.runtime.refresh(alice.connection.session, token)
@@ -268,7 +262,7 @@ async def test_token_revoked_during_its_handshake_gets_no_connection(
     async def look_up(_key: object) -> int:
         # What takes time between the check of the token and accept.
         tenants.revoke(process.runtime.desk.verify(token).jti)
-        await process.runtime.directory.poll(process.runtime)
+        await process.poll()
         return 0
 
     monkeypatch.setattr(process.runtime.positions, "look_up", look_up)

@@ -73,7 +73,7 @@ class Gateway:
         if not self.state_dir.exists():
             shutil.copytree(template, self.state_dir)
         self.port = free_port()
-        self.log = directory / "gateway.log"
+        self.log = directory / f"gateway-{self.port}.log"
         self.environment = clean_environment(self.state_dir, GATEWAY_LOG_FORMAT="json", **settings)
         self.process: subprocess.Popen[bytes] | None = None
 

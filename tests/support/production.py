@@ -17,6 +17,7 @@ def production_environment(state_dir: Path, **settings: str) -> dict[str, str]:
             "GATEWAY_ALLOWED_HOSTS": "gateway.example",
             "GATEWAY_ALLOWED_ORIGINS": "https://gateway.example",
             "GATEWAY_KAFKA_BOOTSTRAP_SERVERS": "kafka.example:9092",
+            "GATEWAY_EMAIL_URL": "smtp+tls://gateway:secret@mail.example:587",
             "GATEWAY_METRICS_TOKEN": secrets.token_urlsafe(24),
             "GATEWAY_TOPIC_REPLICATION": "3",
             "DATABASE_URL": "postgresql://gateway:secret@postgres.example/gateway",

@@ -5,6 +5,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from proto.gateway.v1 import control_pb2, envelope_pb2, payloads_pb2
+from streaming.core.breaker import Conduct
 from streaming.core.codes import CloseCode
 from streaming.core.context import SessionContext
 from streaming.core.errors import RefreshRefused
@@ -15,6 +16,7 @@ from streaming.core.routing import build_routes
 from streaming.core.session import Session
 from streaming.core.stream import StreamPosition
 from streaming.core.throttle import TokenBucket
+from streaming.core.volume import Volume
 from streaming.sinks.memory import MemorySink
 
 ROUTES = {
@@ -31,11 +33,13 @@ BOB = UserPolicy(
     version=3,
     message_rate_limit=50.0,
     connection_limit=10,
+    company_connection_limit=200,
     pair_limit=20,
     account_limit=10,
     active_pairs=frozenset({"EURUSD", "XAUUSD"}),
     accounts=frozenset({"1001"}),
     features=frozenset({"signals", "alerts"}),
+    monthly_data_limit=50_000_000_000,
 )
 _CONTROL: dict[str, type[Message]] = {
     "gateway.welcome": control_pb2.Welcome,
@@ -82,21 +86,28 @@ class Terminal:
     ) -> None:
         self.sink = MemorySink(self._delivered, self._failed, in_flight_limit=in_flight_limit)
         self.tokens: list[str] = []
+        # The sessions that were found to be abusive, in order.
+        self.abusers: list[Session] = []
         self.context = SessionContext(
             routes=build_routes(ROUTES),
             failed_topic="failed-messages",
             sink=self.sink,
             limits=limits or ConnectionLimits(),
             schedule_ack=self._schedule_ack,
+            on_abuse=self.abusers.append,
             refresh=self._refresh,
         )
         self.peer = RecordingPeer()
         self.bucket = TokenBucket(policy.message_rate_limit, policy.message_rate_limit, 0.0)
+        self.conduct = Conduct(0.0)
+        self.volume = Volume()
         self.session = Session(
             self.context,
             session_id="c0ffee",
             policy=policy,
             bucket=self.bucket,
+            conduct=self.conduct,
+            volume=self.volume,
             peer=self.peer,
             form=FORMS[form],
             stream_id=stream_id,

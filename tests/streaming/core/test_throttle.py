@@ -36,3 +36,21 @@ def test_no_pattern_of_arrivals_gets_more_than_rate_and_burst(pauses: list[float
         now += pause
         passed += bucket.take(now)
     assert passed <= 20 + now * 20 + 1e-6
+
+
+def test_bucket_whose_rate_is_let_pass_elsewhere_says_to_wait() -> None:
+    bucket = TokenBucket(10.0, 10.0, 0.0)
+    bucket.change(0.0, 0.0)
+    assert [bucket.take(0.0), bucket.take(5.0)] == [True, False]
+    assert bucket.retry_after_ms() == 1_000
+    bucket.change(10.0, 10.0)
+    assert bucket.take(5.2)
+
+
+def test_newcomer_has_a_small_part_of_the_burst_and_at_least_one_event() -> None:
+    bucket = TokenBucket(50.0, 50.0, 0.0)
+    bucket.shrink(0.1)
+    assert [bucket.take(0.0) for _ in range(6)] == [True] * 5 + [False]
+    small = TokenBucket(2.0, 2.0, 0.0)
+    small.shrink(0.1)
+    assert [small.take(0.0), small.take(0.0)] == [True, False]

@@ -1,0 +1,104 @@
+"""Lets an administrator follow the messages of one user. Room: streaming.
+
+Who follows asks through the news channel and reads a channel of Redis; a session that nobody follows pays one
+comparison a message. What is followed is a look, not a record: above the limit a second it is left out and counted.
+"""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from redis.asyncio import Redis
+
+from proto.gateway.v1 import envelope_pb2
+from streaming.cluster.link import Link
+from streaming.core.payloads import PARSERS
+from streaming.core.replies import plain
+from streaming.core.session import Session
+from streaming.registry import Registry
+
+# Rows between two flushes.
+_ROW_LIMIT = 100
+# Seconds that one wish to follow is good for; whoever goes on looking repeats it.
+FOLLOW_TTL = 15.0
+
+
+@dataclass(slots=True)
+class _Tap:
+    until: float
+    with_payload: bool
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    left_out: int = 0
+
+
+class Taps:
+    """The users of this process that somebody follows."""
+
+    def __init__(self, link: Link, registry: Registry) -> None:
+        self._link = link
+        self._registry = registry
+        self._taps: dict[str, _Tap] = {}
+
+    def follow(self, user_id: str, *, with_payload: bool) -> None:
+        """Begins or goes on for FOLLOW_TTL seconds."""
+        until = time.monotonic() + FOLLOW_TTL
+        tap = self._taps.get(user_id)
+        if tap is None:
+            self._taps[user_id] = _Tap(until, with_payload)
+        else:
+            tap.until = until
+            tap.with_payload = with_payload
+        entry = self._registry.users.get(user_id)
+        for connection in entry.connections if entry is not None else ():
+            connection.session.tap = self.take
+
+    def attach(self, session: Session) -> None:
+        """A new session of a user that may be followed."""
+        if session.policy.user_id in self._taps:
+            session.tap = self.take
+
+    def take(
+        self, session: Session, message_type: str, sequence: int, size: int, verdict: str, value: bytes, now_us: int
+    ) -> None:
+        """The core's Tap port."""
+        tap = self._taps.get(session.policy.user_id)
+        if tap is None:
+            session.tap = None
+            return
+        if len(tap.rows) >= _ROW_LIMIT:
+            tap.left_out += 1
+            return
+        row: dict[str, Any] = {
+            "session_id": session.session_id,
+            "message_type": message_type,
+            "sequence": sequence,
+            "size": size,
+            "verdict": verdict,
+            "received_at_us": now_us,
+        }
+        if tap.with_payload and value:
+            envelope = envelope_pb2.MessageEnvelope.FromString(value)
+            row["payload"] = plain(PARSERS[message_type](envelope.payload))
+        tap.rows.append(row)
+
+    async def flush(self) -> None:
+        now = time.monotonic()
+        for user_id, tap in list(self._taps.items()):
+            if now > tap.until:
+                del self._taps[user_id]
+                continue
+            if tap.rows or tap.left_out:
+                message = msgspec.json.encode({"rows": tap.rows, "left_out": tap.left_out})
+                tap.rows, tap.left_out = [], 0
+                await self._publish(user_id, message)
+
+    async def _publish(self, user_id: str, message: bytes) -> None:
+        async def question(redis: Redis) -> int:
+            return int(await redis.publish(follow_channel(user_id), message))
+
+        await self._link.ask(question)
+
+
+def follow_channel(user_id: str) -> str:
+    return f"gateway:follow:{user_id}"
