@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PROTOS := $(wildcard proto/gateway/v1/*.proto)
 CLIENT_PB := clients/python/trading_gateway_client/pb
 
-.PHONY: run test check lint types imports migrations bench proto format clean
+.PHONY: run test check lint types imports migrations bench proto messages format clean
 .DEFAULT_GOAL := run
 
 $(BIN)/python:
@@ -57,6 +57,13 @@ bench: $(VENV)/.bench-stamp
 proto: $(VENV)/.dev-stamp
 	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. $(PROTOS)
 	cp $(foreach part,control envelope payloads,$(wildcard proto/gateway/v1/$(part)_pb2.py*)) $(CLIENT_PB)/
+
+# Gathers the texts of code and templates into locale/, then compiles. Translate the empty and fuzzy ones in between.
+messages: $(VENV)/.dev-stamp
+	@command -v xgettext >/dev/null || { echo "xgettext is missing: install gettext (apt-get install gettext)" >&2; exit 1; }
+	$(BIN)/python manage.py makemessages --locale id --no-obsolete --no-wrap --add-location file \
+		--ignore $(VENV) --ignore tests --ignore benchmarks --ignore clients
+	$(BIN)/python manage.py compilemessages --locale id --ignore $(VENV)
 
 format: $(VENV)/.dev-stamp
 	$(BIN)/ruff check --fix .

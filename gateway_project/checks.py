@@ -79,6 +79,12 @@ def production(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckM
         problems.append(Error("production on SQLite", hint=hint, id="gateway.E016"))
     if settings.GATEWAY_BENCHMARK:
         problems.append(Error("GATEWAY_BENCHMARK lifts the limits", hint="unset it", id="gateway.E017"))
+    if settings.GATEWAY_TWO_FACTOR != "required":
+        hint = "set GATEWAY_TWO_FACTOR=required: one stolen password is otherwise enough to enter the admin"
+        problems.append(Warning("GATEWAY_TWO_FACTOR is optional", hint=hint, id="gateway.W011"))
+    if settings.EMAIL_BACKEND == "django.core.mail.backends.console.EmailBackend":
+        hint = "set GATEWAY_EMAIL_URL to a mail server: invitations and password resets reach nobody"
+        problems.append(Warning("e-mail goes to the console", hint=hint, id="gateway.W012"))
     if settings.GATEWAY_TOPIC_REPLICATION < 2:
         hint = "one broker's disk is then all that holds an acknowledged message"
         problems.append(Warning("GATEWAY_TOPIC_REPLICATION is 1", hint=hint, id="gateway.W010"))

@@ -8,7 +8,9 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import environ
 from django.core.exceptions import ImproperlyConfigured
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -100,3 +102,16 @@ class Env:
     def unknown(self, prefix: str = "GATEWAY_") -> list[str]:
         """Names with our prefix that nothing has asked for: most likely misspelt."""
         return sorted(name for name in self._environ if name.startswith(prefix) and name not in self.known)
+
+
+def email_settings(url: str) -> dict[str, Any]:
+    """Django's EMAIL_* for ``smtp+tls://user:password@host:587``, ``smtp+ssl://…:465`` or ``consolemail://``.
+
+    The address is kept nowhere as a whole: it holds the password.
+    """
+    try:
+        return dict(environ.Env.email_url_config(url))
+    except (KeyError, ValueError) as error:
+        raise ImproperlyConfigured(
+            "GATEWAY_EMAIL_URL is not a mail server: use smtp+tls://user:password@host:587"
+        ) from error

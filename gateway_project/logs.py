@@ -4,6 +4,7 @@ Tokens, keys and payloads are never logged: log identifiers, codes and counts.
 """
 
 import logging
+import re
 from typing import Any
 
 import structlog
@@ -11,6 +12,18 @@ from structlog.typing import EventDict, WrappedLogger
 
 # A value a client had a say in is cut here, so that one bad frame cannot fill a disk.
 _VALUE_LIMIT = 500
+
+
+# The last part of a link that lets a password be chosen: whoever reads a log must not be able to follow it.
+_LINK_TOKEN = re.compile(r"(/(?:invitations|password-reset)/[^/\s]+/)[^/\s?\"']+")
+
+
+def _without_link_tokens(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Django names the path of each request that it could not answer."""
+    for key, value in event.items():
+        if isinstance(value, str) and ("/invitations/" in value or "/password-reset/" in value):
+            event[key] = _LINK_TOKEN.sub(r"\1***", value)
+    return event
 
 
 def _plain_values(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -37,6 +50,7 @@ def logging_config(form: str, level: str) -> dict[str, Any]:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.format_exc_info,
+        _without_link_tokens,
         _plain_values,
     ]
     structlog.configure(
@@ -66,6 +80,8 @@ def logging_config(form: str, level: str) -> dict[str, Any]:
             "django": {"handlers": [], "propagate": True, "level": "INFO"},
             # Whoever scans the port sends any Host: not worth a traceback each.
             "django.security.DisallowedHost": {"level": "CRITICAL"},
+            # Names and addresses of each failure; our own events say what matters.
+            "axes": {"level": "ERROR"},
             "django.request": {"filters": ["not_readiness"]},
             # One line a connection at INFO would be a denial of service of its own; our own events say more.
             "uvicorn.error": {"level": "WARNING"},

@@ -4,6 +4,7 @@ Without any environment this is a development machine: SQLite, embedded Valkey a
 ``GATEWAY_ENVIRONMENT=production`` takes nothing for granted: see ``checks.py``.
 """
 
+import datetime
 import os
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import django_stubs_ext
 import environ
 
-from gateway_project.env import Env
+from gateway_project.env import Env, email_settings
 from gateway_project.local_state import development_secrets, embedded_port
 from gateway_project.logs import logging_config
 
@@ -36,27 +37,39 @@ GATEWAY_TRUSTED_PROXIES = env.items("GATEWAY_TRUSTED_PROXIES", "127.0.0.1")
 
 INSTALLED_APPS = [
     "daphne",
-    "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "django_otp",
+    "django_otp.plugins.otp_totp",
+    "django_otp.plugins.otp_static",
+    "axes",
+    "csp",
     "channels",
     "gateway_project",
     "streaming",
     "tenants",
+    # After tenants, whose templates go before the admin's own.
+    "tenants.console.apps.ConsoleAdminConfig",
+    "usage",
+    "events",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django_otp.middleware.OTPMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    # The last: it replaces the answer to a sign-in that is locked out.
+    "axes.middleware.AxesMiddleware",
 ]
 ROOT_URLCONF = "gateway_project.urls"
 ASGI_APPLICATION = "gateway_project.asgi.application"
@@ -82,6 +95,7 @@ AUTH_PASSWORD_VALIDATORS = [
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English"), ("id", "Bahasa Indonesia")]
+LOCALE_PATHS = [BASE_DIR / "locale"]
 TIME_ZONE = "Asia/Jakarta"
 USE_TZ = True
 STATIC_URL = "/static/"
@@ -133,6 +147,9 @@ GATEWAY_ROUTES = env.table(
     "tick_data=tick-data,user_event=user-events,trading_signal=trading-signals,notification=notifications",
 )
 GATEWAY_FAILED_MESSAGES_TOPIC = env.text("GATEWAY_FAILED_MESSAGES_TOPIC", "failed-messages")
+GATEWAY_SUBSCRIPTION_TOPIC = env.text("GATEWAY_SUBSCRIPTION_TOPIC", "subscription-status")
+GATEWAY_ACTIVITY_TOPIC = env.text("GATEWAY_ACTIVITY_TOPIC", "user-activity")
+GATEWAY_OUTBOX_POLL_INTERVAL = env.duration("GATEWAY_OUTBOX_POLL_INTERVAL", "200ms")
 
 # --- Tokens -----------------------------------------------------------------------------------------------------------
 GATEWAY_JWT_KEYS = env.text("GATEWAY_JWT_KEYS", _generated.get("GATEWAY_JWT_KEYS", ""))
@@ -142,6 +159,43 @@ GATEWAY_TOKEN_LEEWAY = env.duration("GATEWAY_TOKEN_LEEWAY", "5s")
 GATEWAY_TOKEN_GRACE = env.duration("GATEWAY_TOKEN_GRACE", "25s")
 GATEWAY_ACCESS_POLL_INTERVAL = env.duration("GATEWAY_ACCESS_POLL_INTERVAL", "3s")
 GATEWAY_ACCESS_CACHE_TTL = env.duration("GATEWAY_ACCESS_CACHE_TTL", "5m")
+# How often each process writes what companies have used, and reads what all have.
+GATEWAY_USAGE_INTERVAL = env.duration("GATEWAY_USAGE_INTERVAL", "5s")
+# How often the worker looks who is online, and the silence after which an MT5 account is said to be offline.
+GATEWAY_PRESENCE_INTERVAL = env.duration("GATEWAY_PRESENCE_INTERVAL", "5s")
+GATEWAY_PRESENCE_GRACE = env.duration("GATEWAY_PRESENCE_GRACE", "30s")
+
+# --- Signing in -------------------------------------------------------------------------------------------------------
+GATEWAY_TWO_FACTOR = env.choice(
+    "GATEWAY_TWO_FACTOR", "required" if IS_PRODUCTION else "optional", ("required", "optional")
+)
+GATEWAY_INVITATION_TTL = env.duration("GATEWAY_INVITATION_TTL", "7d")
+GATEWAY_PUBLIC_URL = env.text("GATEWAY_PUBLIC_URL").rstrip("/")
+LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+PASSWORD_RESET_TIMEOUT = 3_600
+OTP_TOTP_ISSUER = "Trading gateway"
+# Five failures of one name from one address: a stranger cannot lock anybody out from everywhere.
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = datetime.timedelta(minutes=15)
+# What the page says of the end of a lock-out holds: attempts during it do not put it off.
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_RESET_ON_SUCCESS = True
+AXES_LOCKOUT_CALLABLE = "tenants.signin.lockout.locked_out"
+# The server has put the client's own address there, from the proxies that it trusts.
+AXES_CLIENT_IP_CALLABLE = "tenants.signin.lockout.client_network"
+AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "code", "csrfmiddlewaretoken"]
+AXES_DISABLE_ACCESS_LOG = True
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
+
+# --- E-mail -----------------------------------------------------------------------------------------------------------
+vars().update(email_settings(env.text("GATEWAY_EMAIL_URL", "consolemail://")))
+# Seconds: a mail server that hangs does not hold up who waits for the page.
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = env.text("GATEWAY_EMAIL_FROM", "Trading gateway <gateway@localhost>")
 
 # --- Limits of a connection and of the process ------------------------------------------------------------------------
 GATEWAY_MESSAGE_SIZE_LIMIT = env.count("GATEWAY_MESSAGE_SIZE_LIMIT", 65_536, minimum=1_024)
@@ -189,8 +243,26 @@ SECURE_HSTS_INCLUDE_SUBDOMAINS = IS_PRODUCTION
 SECURE_HSTS_PRELOAD = IS_PRODUCTION
 SESSION_COOKIE_SECURE = IS_PRODUCTION
 CSRF_COOKIE_SECURE = IS_PRODUCTION
+LANGUAGE_COOKIE_SECURE = IS_PRODUCTION
 SESSION_COOKIE_HTTPONLY = True
+LANGUAGE_COOKIE_HTTPONLY = True
+SESSION_COOKIE_AGE = 12 * 3_600
+SESSION_COOKIE_SAMESITE = LANGUAGE_COOKIE_SAMESITE = "Lax"
 X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+# No inline scripts or styles anywhere. A page that needs more says so itself, with django-csp's decorators.
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "script-src": ["'self'"],
+        "style-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "object-src": ["'none'"],
+        "base-uri": ["'none'"],
+        "frame-ancestors": ["'none'"],
+        "form-action": ["'self'"],
+    }
+}
 
 UNKNOWN_SETTINGS = env.unknown()
 IS_TEST = "pytest" in sys.modules

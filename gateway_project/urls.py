@@ -7,6 +7,8 @@ from gateway_project.views import version
 from streaming.views import livez, metrics, readyz
 
 urlpatterns = [
+    # Its pages below /admin/ go before those that the admin takes for models.
+    path("", include("tenants.signin.urls")),
     path("admin/", admin.site.urls),
     path("livez", livez),
     path("readyz", readyz),

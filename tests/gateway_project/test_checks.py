@@ -26,6 +26,8 @@ def test_operator_sees_no_remark_on_production_settings(tmp_path: Path) -> None:
         ({"DATABASE_URL": ""}, "gateway.E016"),
         ({"GATEWAY_BENCHMARK": "1"}, "gateway.E017"),
         ({"GATEWAY_TOPIC_REPLICATION": "1"}, "gateway.W010"),
+        ({"GATEWAY_TWO_FACTOR": "optional"}, "gateway.W011"),
+        ({"GATEWAY_EMAIL_URL": ""}, "gateway.W012"),
         ({"GATEWAY_PROT": "8000"}, "gateway.W001"),
         ({"GATEWAY_ROUTES": "tick=tick-data"}, "gateway.E001"),
         ({"GATEWAY_DRAIN_SPREAD": "21s"}, "gateway.E002"),

@@ -23,10 +23,11 @@ def fill_in(client: Client, path: str, **changes: Any) -> Any:
     return client.post(path, {name: value for name, value in sent.items() if value is not None})
 
 
-def run_action(client: Client, model: type[Model], action: str, *rows: Model) -> Any:
-    """``action`` of the chosen rows in the changelist; deleting is confirmed at once."""
+def run_action(client: Client, model: type[Model], action: str, *rows: Model, **fields: Any) -> Any:
+    """``action`` of the chosen rows in the changelist; what is asked once more is confirmed at once."""
     chosen = [str(row.pk) for row in rows]
-    return client.post(page(model, "changelist"), {"action": action, "_selected_action": chosen, "post": "yes"})
+    sent = {"action": action, "_selected_action": chosen, "post": "yes", **fields}
+    return client.post(page(model, "changelist"), sent)
 
 
 def delete(client: Client, row: Model) -> Any:
@@ -35,7 +36,7 @@ def delete(client: Client, row: Model) -> Any:
 
 def errors_of(answer: Any) -> str:
     """All that the form complains of; a saved form has no answer to complain in."""
-    assert answer.status_code == 200
+    assert answer.status_code == 200, answer.get("Location", "")
     return str(answer.context["errors"])
 
 
@@ -47,6 +48,7 @@ class _FormReader(HTMLParser):
         self.fields: dict[str, Any] = {}
         self._is_inside = False
         self._select = ""
+        self._text_of = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = dict(attrs)
@@ -62,7 +64,16 @@ class _FormReader(HTMLParser):
             self._select = name
         elif tag == "option" and "selected" in found:
             self.fields[self._select] = value
+        elif tag == "textarea" and name:
+            self.fields[name] = ""
+            self._text_of = name
+
+    def handle_data(self, data: str) -> None:
+        if self._text_of:
+            self.fields[self._text_of] += data.lstrip("\n")
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "form":
             self._is_inside = False
+        elif tag == "textarea":
+            self._text_of = ""

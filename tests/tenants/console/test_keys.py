@@ -1,0 +1,106 @@
+"""The life of an API key in the admin."""
+
+import re
+from datetime import timedelta
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.test import Client
+from django.utils import timezone
+
+from tenants.api_keys import KEY_FORM, user_of_api_key
+from tenants.models import ApiKey, AuditEntry, User
+from tests.tenants import acts
+from tests.tenants.cast import Cast
+from tests.tenants.console.forms import errors_of, fill_in, page, run_action
+
+pytestmark = pytest.mark.django_db
+
+
+def issue(client: Client, user: User, **fields: str) -> str:
+    """The key as the page shows it."""
+    answer = fill_in(client, page(ApiKey, "add"), user=user.pk, **{"name": "VPS", **fields})
+    assert answer.status_code == 200
+    shown = KEY_FORM.search(answer.content.decode())
+    assert shown is not None
+    return shown[0]
+
+
+@pytest.fixture(params=["company admin", "operator"])
+def client(request: pytest.FixtureRequest, alice_client: Client) -> Client:
+    """Keys are issued by both alike."""
+    found: Client = alice_client if request.param == "company admin" else request.getfixturevalue("operator_client")
+    return found
+
+
+def test_new_key_is_shown_once_with_what_the_terminal_needs(cast: Cast, client: Client) -> None:
+    answer = fill_in(client, page(ApiKey, "add"), user=cast.bob.pk, name="VPS")
+    text = answer.content.decode()
+    shown = KEY_FORM.search(text)
+    assert shown is not None
+    key = shown[0]
+    assert user_of_api_key(key) == cast.bob
+    assert "ws://testserver/ws/mt5" in text and "no-store" in answer["Cache-Control"]
+    row = ApiKey.objects.get()
+    for path in (page(ApiKey, "changelist"), page(ApiKey, "change", row.pk), "/admin/", page(ApiKey, "history", row.pk)):
+        text = client.get(path).content.decode()
+        assert key not in text and row.digest not in text
+    assert LogEntry.objects.get().object_repr == f"{key[:12]}… (VPS)"
+    assert key not in str(client.session.items()) and key not in str(AuditEntry.objects.values())
+
+
+def test_key_gets_its_scope_and_its_end(cast: Cast, client: Client) -> None:
+    issue(client, cast.bob, scope="read", expires_at_0="2099-01-01", expires_at_1="12:00:00")
+    key = ApiKey.objects.get()
+    assert key.scope == "read" and key.expires_at is not None and key.expires_at.year == 2099
+
+
+def test_key_that_would_be_over_already_is_refused(cast: Cast, client: Client) -> None:
+    answer = fill_in(
+        client, page(ApiKey, "add"), user=cast.bob.pk, name="V", expires_at_0="2020-01-01", expires_at_1="00:00"
+    )
+    assert "This is over already" in errors_of(answer)
+    assert not ApiKey.objects.exists()
+
+
+def test_rotated_key_works_for_a_day_beside_the_new_one(cast: Cast, client: Client) -> None:
+    old = issue(client, cast.bob)
+    row = ApiKey.objects.get()
+    path = page(ApiKey, "rotate", row.pk)
+    assert "24 hours" in client.get(path).content.decode()
+    assert ApiKey.objects.count() == 1
+    shown = KEY_FORM.search(client.post(path).content.decode())
+    assert shown is not None and shown[0] != old
+    assert user_of_api_key(old) == user_of_api_key(shown[0]) == cast.bob
+    row.refresh_from_db()
+    assert row.expires_at is not None
+    assert timedelta(hours=23, minutes=59) < row.expires_at - timezone.now() <= timedelta(hours=24)
+    # Once only: the key that took the place is the one to rotate now.
+    assert client.post(path).status_code == 302
+    assert ApiKey.objects.count() == 2
+
+
+def test_revoked_key_is_refused_and_stays_in_the_list(cast: Cast, client: Client) -> None:
+    key = acts.new_key(cast.bob, "VPS")
+    row = ApiKey.objects.get()
+    asked = client.post(page(ApiKey, "changelist"), {"action": "revoke", "_selected_action": row.pk})
+    assert asked.status_code == 200 and user_of_api_key(key) == cast.bob
+    run_action(client, ApiKey, "revoke", row)
+    assert user_of_api_key(key) is None
+    assert "revoked" in client.get(page(ApiKey, "changelist")).content.decode()
+    assert client.get(page(ApiKey, "rotate", row.pk)).status_code == 302
+
+
+def test_key_is_neither_changed_nor_deleted(cast: Cast, client: Client) -> None:
+    key = acts.new_key(cast.bob, "VPS")
+    row = ApiKey.objects.get()
+    assert client.post(page(ApiKey, "change", row.pk), {"name": "other"}).status_code == 403
+    assert client.post(page(ApiKey, "delete", row.pk), {"post": "yes"}).status_code == 403
+    assert user_of_api_key(key) == cast.bob
+
+
+def test_page_of_a_user_lists_their_keys_without_the_digest(cast: Cast, client: Client) -> None:
+    key = acts.new_key(cast.bob, "VPS Jakarta")
+    text = client.get(page(User, "change", cast.bob.pk)).content.decode()
+    assert "VPS Jakarta" in text and key not in text and ApiKey.objects.get().digest not in text
+    assert re.search(rf"/admin/tenants/apikey/add/\?user={cast.bob.pk}", text)
