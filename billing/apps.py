@@ -1,0 +1,7 @@
+"""Room: billing."""
+
+from django.apps import AppConfig
+
+
+class BillingConfig(AppConfig):
+    name = "billing"
