@@ -152,7 +152,7 @@ class MidtransClient:
         return self._transaction("deny", order_id, lambda calls: calls.deny(order_id))
 
     def refund(self, order_id: str, *, refund_key: str, amount: int, reason: str) -> Outcome[TransactionStatus]:
-        """Cards. Bank transfers cannot be refunded through Midtrans."""
+        """Cards. Bank transfers cannot be refunded through Midtrans. What is refunded in all, ``status`` tells."""
         body = bodies.refund_body(refund_key, amount, reason)
         return self._transaction("refund", order_id, lambda calls: calls.refund(order_id, body))
 
@@ -253,8 +253,8 @@ def _outcome(act: Callable[[], Any], parse: Callable[[Mapping[str, Any]], T]) ->
         return Unknown(Doubt.UNREADABLE)
     except requests.RequestException:
         return Unknown(Doubt.BROKEN)
-    except (JSONDecodeError, ValueError, TypeError, AttributeError):
-        # What the library makes of answers that are no JSON object, or have a code that is no number.
+    except (JSONDecodeError, ValueError, TypeError, AttributeError, RecursionError):
+        # What the library makes of answers that are no JSON object, have a code that is no number, or nest too deep.
         return Unknown(Doubt.UNREADABLE)
     if not isinstance(answer, Mapping):
         return Unknown(Doubt.UNREADABLE)
