@@ -16,7 +16,8 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from billing.sandbox.faults import Fault
-from billing.sandbox.state import ApiError, Call, Remembered, Sandbox
+from billing.sandbox.methods import ApiError
+from billing.sandbox.state import Call, Remembered, Sandbox
 from billing.sandbox.transaction import Transaction, now, written
 
 Act = Callable[[Sandbox, dict[str, Any]], tuple[int, dict[str, Any]]]
@@ -156,16 +157,22 @@ async def _answer(
     call.fault = fault.effect if fault else ""
     if fault and fault.effect in ("error", "broken", "timeout") and not fault.done:
         return _finish(call, await _fail(fault))
+    remembered = Remembered(now())
     if key:
-        sandbox.remembered[key] = Remembered(now())
+        sandbox.remembered[key] = remembered
     try:
         code, body = _carried_out(act, sandbox, data)
     except ApiError as error:
         # Only successes are kept.
         sandbox.remembered.pop(key, None)
         return _finish(call, _refused(error, is_snap))
-    if key:
-        sandbox.remembered[key].answer = (code, body)
+    if fault and fault.effect == "timeout":
+        try:
+            return _finish(call, await _fail(fault))
+        finally:
+            # Until here the first call runs, also when its caller has gone.
+            remembered.answer = (code, body)
+    remembered.answer = (code, body)
     if fault and fault.effect == "wrong_amount":
         transaction = sandbox.find(body["transaction_id"])
         body = transaction.body(sandbox.server_key, message="Success", expire_code="407", amount=fault.amount)

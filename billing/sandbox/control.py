@@ -10,8 +10,9 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from billing.sandbox.faults import API_CALLS, API_EFFECTS, NOTIFICATION_EFFECTS
+from billing.sandbox.methods import ApiError
 from billing.sandbox.pages import METHODS, play
-from billing.sandbox.state import ApiError, Sandbox
+from billing.sandbox.state import Sandbox
 
 
 async def log(_request: HttpRequest, sandbox: Sandbox) -> HttpResponse:

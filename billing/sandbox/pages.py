@@ -7,7 +7,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import render_to_string
 
 from billing.money import rupiah
-from billing.sandbox.state import ApiError, Page, Sandbox
+from billing.sandbox.methods import ApiError
+from billing.sandbox.state import Page, Sandbox
 from billing.sandbox.transaction import Transaction
 
 METHODS = {"card": "Card", "bank_transfer": "Bank transfer (BCA virtual account)", "gopay": "GoPay", "qris": "QRIS"}

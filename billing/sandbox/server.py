@@ -14,7 +14,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, get_resolver
 
-from billing.sandbox.state import ApiError, Sandbox
+from billing.sandbox.methods import ApiError
+from billing.sandbox.state import Sandbox
 
 log = structlog.get_logger(__name__)
 

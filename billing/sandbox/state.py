@@ -12,28 +12,13 @@ from typing import Any
 
 from billing.midtrans.signature import ORDER_ID, account_signature
 from billing.sandbox.faults import Faults
+from billing.sandbox.methods import BANK_ANSWERS, PAGE_METHODS, TEST_CARDS, ApiError, life_of, method_fields
 from billing.sandbox.notifier import Notifier
 from billing.sandbox.transaction import MERCHANT_ID, Impossible, Transaction, now, written
 
-_CARD_LIVES = timedelta(minutes=10)
-_WALLET_LIVES = timedelta(minutes=15)
-_TRANSFER_LIVES = timedelta(hours=24)
-_BANKS = frozenset({"bca", "bni", "bri", "cimb", "permata"})
-# Midtrans' own test cards, and what becomes of a charge.
-_TEST_CARDS = {"4911111111111113": "05", "4511111111111117": "challenge", "4611111111111116": "deny"}
-_BANK_ANSWERS = {"05": "Do not honor", "14": "Invalid card number", "51": "Insufficient funds", "54": "Expired card"}
 _LOG_LIMIT = 1_000
 # Answered calls are remembered by their idempotency key for this long, as at Midtrans.
 _IDEMPOTENCY_LIFE = timedelta(minutes=5)
-
-
-class ApiError(Exception):
-    """``code`` is Midtrans' status_code."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
 
 
 @dataclass(slots=True)
@@ -169,7 +154,7 @@ class Sandbox:
         """The customer picks a method: card, bank_transfer, gopay or qris."""
         if page.transaction_id:
             return self.transactions[page.transaction_id]
-        transaction = self._new(page.order_id, page.amount, _METHODS[method], {"bank": "bca"}, page.urls)
+        transaction = self._new(page.order_id, page.amount, PAGE_METHODS[method], {"bank": "bca"}, page.urls)
         transaction.lives = page.lives
         page.transaction_id = transaction.transaction_id
         if page.payer_id and method == "card":
@@ -243,7 +228,7 @@ class Sandbox:
         if not (number.isascii() and number.isdigit() and 12 <= len(number) <= 19):
             raise ApiError("400", "card_number is not valid")
         token = f"{number[:8]}{secrets.token_hex(10)}{number[-4:]}"
-        card = Card(token, f"{number[:8]}-{number[-4:]}", _TEST_CARDS.get(number, "accept"), is_single)
+        card = Card(token, f"{number[:8]}-{number[-4:]}", TEST_CARDS.get(number, "accept"), is_single)
         self.cards[token] = card
         return card
 
@@ -338,48 +323,18 @@ class Sandbox:
         elif card.behaviour in ("challenge", "deny"):
             transaction.act(card.behaviour)
         else:
-            transaction.decline(card.behaviour, _BANK_ANSWERS.get(card.behaviour, "Refused by the bank"))
+            transaction.decline(card.behaviour, BANK_ANSWERS.get(card.behaviour, "Refused by the bank"))
         self.notifier.announce(transaction)
         return transaction
 
     def _new(
         self, order_id: str, amount: int, kind: str, details: Mapping[str, Any], urls: tuple[str, ...]
     ) -> Transaction:
-        lives = {"credit_card": _CARD_LIVES, "gopay": _WALLET_LIVES, "qris": _WALLET_LIVES}.get(kind, _TRANSFER_LIVES)
-        transaction = Transaction(order_id, amount, kind, lives, _method_fields(kind, details), urls)
+        transaction = Transaction(order_id, amount, kind, life_of(kind), method_fields(kind, details), urls)
         self.transactions[transaction.transaction_id] = transaction
         return transaction
-
-
-_METHODS = {"card": "credit_card", "bank_transfer": "bank_transfer", "gopay": "gopay", "qris": "qris"}
 
 
 def _keeps(data: Mapping[str, Any]) -> bool:
     card, gopay = data.get("credit_card") or {}, data.get("gopay") or {}
     return bool(card.get("save_card") or gopay.get("tokenization"))
-
-
-def _digits(count: int) -> str:
-    return "".join(secrets.choice("0123456789") for _ in range(count))
-
-
-def _method_fields(kind: str, details: Mapping[str, Any]) -> dict[str, Any]:
-    if kind == "credit_card":
-        return {
-            "masked_card": "48111111-1114",
-            "bank": "bni",
-            "card_type": "credit",
-            "eci": "05",
-            "channel_response_code": "00",
-            "channel_response_message": "Approved",
-        }
-    if kind == "bank_transfer":
-        bank = str(details.get("bank"))
-        if bank not in _BANKS:
-            raise ApiError("400", "bank_transfer.bank is not valid")
-        if bank == "permata":
-            return {"permata_va_number": _digits(16)}
-        return {"va_numbers": [{"bank": bank, "va_number": _digits(15)}], "payment_amounts": []}
-    if kind == "echannel":
-        return {"biller_code": "70012", "bill_key": _digits(12)}
-    return {"acquirer": "gopay"} if kind == "qris" else {}

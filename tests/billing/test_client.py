@@ -1,6 +1,7 @@
 """Our client against the stand-in: what is done, what is refused, and that unknown is never failed."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from billing.midtrans.declines import Decline, kind_of_decline
 from billing.midtrans.outcomes import Done, Doubt, Outcome, Refusal, Refused, Unknown
 from billing.midtrans.payload import AccountStatus, TransactionStatus
 from billing.transitions import PaymentState, reported_state
-from tests.support.midtrans import SERVER_KEY, StandIn, press
+from tests.support.midtrans import SERVER_KEY, StandIn, press, wait_until
 from tests.support.ports import free_port
 
 PRICE = 199_000
@@ -260,6 +261,30 @@ def test_lost_answer_to_a_charge_is_unknown_and_status_tells_the_truth(
             assert state_of(done(truth)) is PaymentState.CAPTURED
         else:
             assert refused(truth) is Refusal.MISSING
+
+
+def test_retry_by_the_same_key_after_a_lost_answer_charges_once(stand_in: StandIn, new_order: NewOrder) -> None:
+    with stand_in.client(read_timeout=0.5) as client:
+        token = saved_card(client, stand_in, new_order())
+        order_id, key = new_order(), new_idempotency_key()
+        stand_in.fault(call="charge", order_id=order_id, effect="error", done=True)
+        assert charge(client, order_id, token, key) == Unknown(Doubt.BROKEN)
+        assert state_of(done(charge(client, order_id, token, key))) is PaymentState.CAPTURED
+        transactions = stand_in.control("log")["transactions"]
+        assert [entry["order_id"] for entry in transactions].count(order_id) == 1
+
+
+def test_retry_while_the_first_call_still_runs_is_unknown(stand_in: StandIn, new_order: NewOrder) -> None:
+    with stand_in.client(read_timeout=5.0) as patient, stand_in.client(read_timeout=5.0) as hasty:
+        token = saved_card(patient, stand_in, new_order())
+        order_id, key = new_order(), new_idempotency_key()
+        stand_in.fault(call="charge", order_id=order_id, effect="timeout", seconds=2.0, done=True)
+        with ThreadPoolExecutor(1) as threads:
+            first = threads.submit(charge, patient, order_id, token, key)
+            wait_until(lambda: isinstance(hasty.status(order_id), Done), lambda: "the first call has not begun")
+            assert charge(hasty, order_id, token, key) == Unknown(Doubt.IN_PROGRESS)
+            assert first.result() == Unknown(Doubt.BROKEN)
+        assert state_of(done(charge(hasty, order_id, token, key))) is PaymentState.CAPTURED
 
 
 @pytest.mark.parametrize("call", ["status", "cancel", "refund", "snap", "account"])
