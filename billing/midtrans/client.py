@@ -44,7 +44,7 @@ class PaymentPage:
 
 
 class _Session(requests.Session):
-    """Never waits without end, and never carries a request with our key to another address."""
+    """Every wait has a bound, and no request with our key is carried on to another address."""
 
     def __init__(self, connect_timeout: float, read_timeout: float) -> None:
         super().__init__()

@@ -57,6 +57,8 @@ class Notifier:
         self._time_factor = time_factor
         self._count = 0
         self._held: dict[str, list[Delivery]] = {}
+        # By order and address: set once the latest notification there has had its first answer.
+        self._last: dict[tuple[str, str], asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(16, thread_name_prefix="notify")
 
@@ -97,6 +99,7 @@ class Notifier:
         for task in self._tasks:
             task.cancel()
         self._held.clear()
+        self._last.clear()
         self.deliveries.clear()
 
     def listed(self) -> list[dict[str, Any]]:
@@ -126,27 +129,45 @@ class Notifier:
         elif effect == "hold":
             delivery.outcome = "held"
             self._held.setdefault(delivery.order_id, []).append(delivery)
+        elif fault and effect == "delay":
+            self._spawn(self._try(delivery, delay=fault.seconds))
         else:
-            copies = fault.copies if fault and effect == "duplicate" else 0
-            delay = fault.seconds if fault and effect == "delay" else 0.0
-            self._spawn(self._send(delivery, delay, copies))
+            key = (delivery.order_id, delivery.url)
+            before, tried = self._last.get(key), asyncio.Event()
+            self._last[key] = tried
+            self._spawn(self._send(delivery, before, tried))
+            for _ in range(fault.copies if fault and effect == "duplicate" else 0):
+                again = self._record(delivery.order_id, delivery.transaction_status, delivery.url, delivery.body)
+                again.fault = "duplicate"
+                self._spawn(self._try(again))
 
-    async def _send(self, delivery: Delivery, delay: float, copies: int) -> None:
+    async def _send(self, delivery: Delivery, before: asyncio.Event | None, tried: asyncio.Event) -> None:
+        """After the first try of the one before; repetitions and faults are what brings disorder."""
+
+        def first_answer() -> None:
+            tried.set()
+            for held in self._held.pop(delivery.order_id, ()):
+                held.outcome = "sending"
+                self._spawn(self._try(held))
+
+        try:
+            if before is not None:
+                await before.wait()
+            await self._try(delivery, first_answer=first_answer)
+        finally:
+            tried.set()
+
+    async def _try(
+        self, delivery: Delivery, *, delay: float = 0.0, first_answer: Callable[[], None] | None = None
+    ) -> None:
+        """Until it is delivered or given up."""
         await asyncio.sleep(delay)
-        for _ in range(copies):
-            again = self._record(delivery.order_id, delivery.transaction_status, delivery.url, delivery.body)
-            again.fault = "duplicate"
-            self._spawn(self._try(again))
-        await self._try(delivery)
-        for held in self._held.pop(delivery.order_id, ()):
-            held.outcome = "sending"
-            await self._try(held)
-
-    async def _try(self, delivery: Delivery) -> None:
         loop = asyncio.get_running_loop()
         for attempt in range(len(INTERVALS) + 1):
             answer = await loop.run_in_executor(self._threads, _post, delivery.url, delivery.body)
             delivery.answers.append(answer)
+            if attempt == 0 and first_answer is not None:
+                first_answer()
             if 200 <= answer < 300:
                 delivery.outcome = "delivered"
                 return

@@ -245,46 +245,51 @@ def test_wrong_key_is_refused_everywhere_and_shown_nowhere(stand_in: StandIn, ne
         ({"effect": "error", "status": 500}, Doubt.BROKEN),
         ({"effect": "error", "status": 503}, Doubt.BROKEN),
         ({"effect": "broken"}, Doubt.UNREADABLE),
-        ({"effect": "timeout", "seconds": 2.0}, Doubt.TIMEOUT),
+        ({"effect": "timeout", "seconds": 4.0}, Doubt.TIMEOUT),
     ],
 )
 def test_lost_answer_to_a_charge_is_unknown_and_status_tells_the_truth(
-    stand_in: StandIn, new_order: NewOrder, fault: dict[str, Any], doubt: Doubt, is_done: bool
+    client: MidtransClient,
+    stand_in: StandIn,
+    new_order: NewOrder,
+    fault: dict[str, Any],
+    doubt: Doubt,
+    is_done: bool,
 ) -> None:
-    with stand_in.client(read_timeout=0.5) as client:
-        token = saved_card(client, stand_in, new_order())
-        order_id = new_order()
-        stand_in.fault(call="charge", order_id=order_id, done=is_done, **fault)
-        assert charge(client, order_id, token) == Unknown(doubt)
-        truth = client.status(order_id)
-        if is_done:
-            assert state_of(done(truth)) is PaymentState.CAPTURED
-        else:
-            assert refused(truth) is Refusal.MISSING
+    token, order_id = saved_card(client, stand_in, new_order()), new_order()
+    stand_in.fault(call="charge", order_id=order_id, done=is_done, **fault)
+    with stand_in.client(read_timeout=1.0) as hasty:
+        assert charge(hasty, order_id, token) == Unknown(doubt)
+    truth = client.status(order_id)
+    if is_done:
+        assert state_of(done(truth)) is PaymentState.CAPTURED
+    else:
+        assert refused(truth) is Refusal.MISSING
 
 
-def test_retry_by_the_same_key_after_a_lost_answer_charges_once(stand_in: StandIn, new_order: NewOrder) -> None:
-    with stand_in.client(read_timeout=0.5) as client:
-        token = saved_card(client, stand_in, new_order())
-        order_id, key = new_order(), new_idempotency_key()
-        stand_in.fault(call="charge", order_id=order_id, effect="error", done=True)
-        assert charge(client, order_id, token, key) == Unknown(Doubt.BROKEN)
-        assert state_of(done(charge(client, order_id, token, key))) is PaymentState.CAPTURED
-        transactions = stand_in.control("log")["transactions"]
-        assert [entry["order_id"] for entry in transactions].count(order_id) == 1
+def test_retry_by_the_same_key_after_a_lost_answer_charges_once(
+    client: MidtransClient, stand_in: StandIn, new_order: NewOrder
+) -> None:
+    token = saved_card(client, stand_in, new_order())
+    order_id, key = new_order(), new_idempotency_key()
+    stand_in.fault(call="charge", order_id=order_id, effect="error", done=True)
+    assert charge(client, order_id, token, key) == Unknown(Doubt.BROKEN)
+    assert state_of(done(charge(client, order_id, token, key))) is PaymentState.CAPTURED
+    transactions = stand_in.control("log")["transactions"]
+    assert [entry["order_id"] for entry in transactions].count(order_id) == 1
 
 
 def test_retry_while_the_first_call_still_runs_is_unknown(stand_in: StandIn, new_order: NewOrder) -> None:
-    with stand_in.client(read_timeout=5.0) as patient, stand_in.client(read_timeout=5.0) as hasty:
-        token = saved_card(patient, stand_in, new_order())
+    with stand_in.client() as first_client, stand_in.client() as second_client:
+        token = saved_card(first_client, stand_in, new_order())
         order_id, key = new_order(), new_idempotency_key()
-        stand_in.fault(call="charge", order_id=order_id, effect="timeout", seconds=2.0, done=True)
+        stand_in.fault(call="charge", order_id=order_id, effect="timeout", seconds=3.0, done=True)
         with ThreadPoolExecutor(1) as threads:
-            first = threads.submit(charge, patient, order_id, token, key)
-            wait_until(lambda: isinstance(hasty.status(order_id), Done), lambda: "the first call has not begun")
-            assert charge(hasty, order_id, token, key) == Unknown(Doubt.IN_PROGRESS)
+            first = threads.submit(charge, first_client, order_id, token, key)
+            wait_until(lambda: isinstance(second_client.status(order_id), Done), lambda: "the first call has not begun")
+            assert charge(second_client, order_id, token, key) == Unknown(Doubt.IN_PROGRESS)
             assert first.result() == Unknown(Doubt.BROKEN)
-        assert state_of(done(charge(hasty, order_id, token, key))) is PaymentState.CAPTURED
+        assert state_of(done(charge(second_client, order_id, token, key))) is PaymentState.CAPTURED
 
 
 @pytest.mark.parametrize("call", ["status", "cancel", "refund", "snap", "account"])
