@@ -50,6 +50,7 @@ INSTALLED_APPS = [
     "channels",
     "gateway_project",
     "streaming",
+    "billing",
     "tenants",
     # After tenants, whose templates go before the admin's own.
     "tenants.console.apps.ConsoleAdminConfig",
@@ -196,6 +197,18 @@ vars().update(email_settings(env.text("GATEWAY_EMAIL_URL", "consolemail://")))
 # Seconds: a mail server that hangs does not hold up who waits for the page.
 EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = env.text("GATEWAY_EMAIL_FROM", "Trading gateway <gateway@localhost>")
+
+# --- Midtrans ---------------------------------------------------------------------------------------------------------
+# A made-up key serves the stand-in of a development machine; Midtrans itself takes only real ones.
+MIDTRANS_SERVER_KEY = env.text("MIDTRANS_SERVER_KEY", "" if IS_PRODUCTION else "SB-Mid-server-development")
+MIDTRANS_SIGNING_KEYS = env.items("MIDTRANS_SIGNING_KEYS") or [MIDTRANS_SERVER_KEY]
+MIDTRANS_BASE_URL = env.text("MIDTRANS_BASE_URL")
+if not MIDTRANS_BASE_URL and not IS_PRODUCTION and (_port := embedded_port(GATEWAY_STATE_DIR, "midtrans_sandbox")):
+    MIDTRANS_BASE_URL = f"http://127.0.0.1:{_port}"
+elif not MIDTRANS_BASE_URL:
+    MIDTRANS_BASE_URL = "https://api.midtrans.com" if IS_PRODUCTION else "https://api.sandbox.midtrans.com"
+MIDTRANS_CONNECT_TIMEOUT = env.duration("MIDTRANS_CONNECT_TIMEOUT", "3s")
+MIDTRANS_READ_TIMEOUT = env.duration("MIDTRANS_READ_TIMEOUT", "10s")
 
 # --- Limits of a connection and of the process ------------------------------------------------------------------------
 GATEWAY_MESSAGE_SIZE_LIMIT = env.count("GATEWAY_MESSAGE_SIZE_LIMIT", 65_536, minimum=1_024)

@@ -1,0 +1,80 @@
+"""The first page: what a new company does next."""
+
+import re
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from tenants.models import ActivePair, Company, MT5Account, User
+from tests.tenants import acts
+from tests.tenants.cast import Cast, make_trader, tier
+from tests.tenants.console.conftest import client_of
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def new_admin(db: None) -> User:
+    company = Company.objects.create(name="Gamma", slug="gamma", tier=tier("PRO"))
+    return User.objects.create_user("gamma.ana", company=company, role=User.Role.COMPANY_ADMIN)
+
+
+def done(client: Client) -> list[bool]:
+    """Which of the five steps are done."""
+    text = client.get("/admin/").content.decode()
+    return [bool(classes) for classes in re.findall(r'<li( class="done")?>\s*<span class="mark"', text)]
+
+
+def test_steps_of_a_new_company_are_done_one_after_the_other(new_admin: User, cast: Cast) -> None:
+    company = new_admin.company
+    assert company is not None
+    client = client_of(new_admin)
+    # What Alpha has is nothing to Gamma.
+    ActivePair.objects.create(user=cast.bob, symbol="EURUSD")
+    acts.new_key(cast.bob, "VPS")
+    assert done(client) == [False] * 5
+    trader = make_trader("gamma.tom", company)
+    assert done(client) == [True, False, False, False, False]
+    account = MT5Account.objects.create(login="1", broker_server="B", company=company, owner=trader)
+    assert done(client) == [True, True, False, False, False]
+    ActivePair.objects.create(user=trader, symbol="EURUSD")
+    assert done(client) == [True, True, True, False, False]
+    acts.new_key(trader, "VPS")
+    assert done(client) == [True, True, True, True, False]
+    MT5Account.objects.filter(pk=account.pk).update(is_online=True, last_seen_at=timezone.now())
+    assert done(client) == [True] * 5
+    assert "Everything is set up" in client.get("/admin/").content.decode()
+
+
+def test_each_step_leads_to_a_page(new_admin: User) -> None:
+    client = client_of(new_admin)
+    text = client.get("/admin/").content.decode()
+    section = text[text.index("console-steps") : text.index("</ol>")]
+    links = re.findall(r'href="([^"]+)"', section)
+    assert len(links) == 5
+    for link in links:
+        assert client.get(link).status_code == 200, link
+
+
+def test_admin_of_a_suspended_company_reads_why(new_admin: User) -> None:
+    assert new_admin.company_id is not None
+    acts.suspend(str(new_admin.company_id))
+    text = client_of(new_admin).get("/admin/").content.decode()
+    assert "The company is suspended. for a test" in text
+
+
+def test_operator_has_no_steps(operator_client: Client) -> None:
+    assert "console-steps" not in operator_client.get("/admin/").content.decode()
+
+
+def test_empty_lists_say_what_to_do_next(new_admin: User) -> None:
+    client = client_of(new_admin)
+    for path, text in (
+        ("mt5account", "No MT5 accounts yet: add one or import a CSV."),
+        ("activepair", "No active pairs yet"),
+        ("apikey", "No API keys yet"),
+        ("ban", "No bans"),
+    ):
+        assert text in client.get(f"/admin/tenants/{path}/").content.decode()
+    assert "Nothing matches" in client.get("/admin/tenants/user/?q=nobody").content.decode()
