@@ -60,6 +60,7 @@ def make_gateway(
 ) -> Iterator[Callable[..., Gateway]]:
     """Makes gateways on the shared Kafka and Valkey; keyword arguments are settings and win over those."""
     made: list[Gateway] = []
+    valkey.forget()
 
     def make(**settings: str) -> Gateway:
         values = {

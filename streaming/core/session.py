@@ -10,7 +10,8 @@ from proto.gateway.v1 import control_pb2, envelope_pb2
 from streaming.core.breaker import Conduct
 from streaming.core.codes import KEPT_REFUSALS, CloseCode, NackCode
 from streaming.core.context import SessionContext
-from streaming.core.errors import MessageRefused, RefreshRefused
+from streaming.core.control import CONTROL_TYPES, answer
+from streaming.core.errors import MessageRefused
 from streaming.core.json_form import PayloadProblem, read_json
 from streaming.core.policy import UserPolicy, policy_message
 from streaming.core.ports import Peer, Receipt, Tap
@@ -22,7 +23,6 @@ from streaming.core.volume import Volume
 _CORRELATION_ID_LIMIT = 64
 # Inactive pairs a client is told of once each, for one connection.
 _NOTICE_LIMIT = 50
-_CONTROL = frozenset({"gateway.ping", "gateway.refresh"})
 _parse_envelope = envelope_pb2.MessageEnvelope.FromString
 
 
@@ -117,8 +117,8 @@ class Session:
 
         message_type = envelope.message_type
         route = context.routes.get(message_type)
-        if route is None and message_type in _CONTROL:
-            self._control(message_type, envelope.payload, problem if admitted else self._over_rate(), now_us)
+        if route is None and message_type in CONTROL_TYPES:
+            answer(self, message_type, envelope.payload, problem if admitted else self._over_rate(), now_us)
             return
         sequence = envelope.sequence
         stream_id = envelope.stream_id
@@ -132,6 +132,9 @@ class Session:
             self.end_unavailable(sequence)
             return
         if sequence and not self._arrives_next(sequence):
+            if self.tap is not None:
+                verdict = NackCode.SEQUENCE_GAP if sequence >= self.position.expected else NackCode.DUPLICATE
+                self.tap(self, message_type, sequence, len(data), verdict.value, b"", now_us)
             return
         try:
             if not admitted:
@@ -267,34 +270,14 @@ class Session:
             reason = "ticks of pairs that are not active for the user are taken out of the batch"
             self.notice("pair_not_active", reason, detail)
 
-    # --- Control messages --------------------------------------------------------------------------------------------
+    # --- What it says -------------------------------------------------------------------------------------------------
 
-    def _control(self, message_type: str, payload: bytes, problem: MessageRefused | None, now_us: int) -> None:
-        try:
-            if problem is not None:
-                raise problem
-            self._answer(message_type, payload, now_us)
-        except DecodeError:
-            self._refuse_control(message_type, NackCode.PAYLOAD_MISMATCH, "the payload is not of its message_type")
-        except RefreshRefused as refused:
-            self._refuse_control(message_type, NackCode.TOKEN_INVALID, refused.reason)
-            if refused.fatal:
-                self.end(CloseCode.TOKEN_INVALID, refused.reason)
-        except MessageRefused as error:
-            self._count_refusal(message_type, error.code)
-            self._nack(0, error)
-
-    def _refuse_control(self, message_type: str, code: NackCode, reason: str) -> None:
-        self._count_refusal(message_type, code)
-        self._nack(0, MessageRefused(code, reason))
-
-    def _answer(self, message_type: str, payload: bytes, now_us: int) -> None:
-        if message_type == "gateway.ping":
-            client_time_ms = control_pb2.Ping.FromString(payload).client_time_ms
-            self.say("gateway.pong", control_pb2.Pong(client_time_ms=client_time_ms, server_time_ms=now_us // 1000))
-        else:
-            self.context.refresh(self, control_pb2.Refresh.FromString(payload).token)
-            self.say("gateway.policy", policy_message(self.policy, self.context.limits))
+    def refuse_control(self, message_type: str, error: MessageRefused) -> None:
+        """Answers a control message, which has no sequence, with a nack."""
+        self._count_refusal(message_type, error.code)
+        self._nack(0, error)
+        if error.code in KEPT_REFUSALS and self.conduct.error():
+            self.context.on_abuse(self)
 
     def _over_rate(self) -> MessageRefused:
         reason = "over the messages a second of the plan"

@@ -209,14 +209,13 @@ def test_forgiven_user_begins_anew() -> None:
 
 def test_user_is_quiet_only_when_a_look_would_find_nothing_new() -> None:
     sender = Sender()
-    assert sender.conduct.is_quiet
+    quiet = [sender.conduct.is_quiet]
     sender.message()
-    assert not sender.conduct.is_quiet
-    for _ in range(int(WINDOW)):
+    quiet.append(sender.conduct.is_quiet)
+    for _ in range(int(WINDOW) + 1):
         sender.look()
-        assert not sender.conduct.is_quiet
-    sender.look()
-    assert sender.conduct.is_quiet
+        quiet.append(sender.conduct.is_quiet)
+    assert quiet == [True, False] + [False] * int(WINDOW) + [True]
 
 
 def test_memory_of_a_user_does_not_grow_with_time() -> None:
