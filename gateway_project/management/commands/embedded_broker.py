@@ -32,7 +32,12 @@ class Command(BaseCommand):
         # The broker lives as long as this object. Level 3: it announces itself with a warning otherwise.
         cluster = Producer({"test.mock.num.brokers": 1, "log_level": 3})
         try:
-            for topic in {*settings.GATEWAY_ROUTES.values(), settings.GATEWAY_FAILED_MESSAGES_TOPIC}:
+            for topic in {
+                *settings.GATEWAY_ROUTES.values(),
+                settings.GATEWAY_FAILED_MESSAGES_TOPIC,
+                settings.GATEWAY_SUBSCRIPTION_TOPIC,
+                settings.GATEWAY_ACTIVITY_TOPIC,
+            }:
                 # Asking for a topic makes it.
                 cluster.list_topics(topic, timeout=_TIMEOUT)
             (broker,) = cluster.list_topics(timeout=_TIMEOUT).brokers.values()
