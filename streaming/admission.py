@@ -20,7 +20,7 @@ from streaming.core.policy import UserPolicy
 from streaming.core.replies import FORMS, PROTOBUF
 from streaming.core.stream import is_stream_id
 from streaming.core.throttle import TokenBucket
-from streaming.refusals import REFUSALS
+from streaming.refusals import NO_SUCH_ACCOUNT, REFUSALS
 from streaming.registry import Registry, UserEntry
 from tenants.access import TerminalAccess
 from tenants.tokens import Keyring, TokenClaims, TokenError
@@ -73,6 +73,8 @@ class Handshake:
     stream_id: str
     # The chosen one of those offered; None when none was offered; "" when none of them is ours.
     subprotocol: str | None
+    # The MT5 login that the terminal says it runs, "" when it says none.
+    account: str = ""
 
     @classmethod
     def from_scope(cls, scope: Mapping[str, Any]) -> "Handshake":
@@ -106,6 +108,7 @@ class Handshake:
             token=tokens[0] if tokens else "",
             stream_id=stream_id,
             subprotocol=next((name for name in offered if name in FORMS), "") if offered else None,
+            account=query.get("account", [""])[-1],
         )
 
     @property
@@ -125,6 +128,7 @@ class Admission:
     stream_id: str
     form_name: str
     address: str
+    account: str = ""
 
 
 class AdmissionDesk:
@@ -163,13 +167,22 @@ class AdmissionDesk:
         access = await self._access(claims)
         entry, user_limit = self._take_place(handshake, access, now)
         try:
+            if handshake.account and handshake.account not in access.accounts:
+                access = await self._with_account(claims, handshake.account)
             await self._share_place(access, entry, user_limit)
         except BaseException:
             entry.release()
-            self._fleet.released(access.user_id, access.company_id)
+            self._fleet.released(claims.user_id, claims.company_id)
             raise
         return Admission(
-            claims, access, policy_of(access), entry, handshake.stream_id, handshake.form_name, handshake.address
+            claims,
+            access,
+            policy_of(access),
+            entry,
+            handshake.stream_id,
+            handshake.form_name,
+            handshake.address,
+            handshake.account,
         )
 
     def verify(self, token: str) -> TokenClaims:
@@ -207,6 +220,20 @@ class AdmissionDesk:
                 access = await self._directory.find(claims.user_id, fresh=True)
         except AccessUnavailable:
             raise AdmissionRefused(503, "identity_unavailable", "try again", retry_after=5) from None
+        return self._check_access(claims, access)
+
+    async def _with_account(self, claims: TokenClaims, account: str) -> TerminalAccess:
+        """What the database says of the user now: the account may be newer than what is remembered here."""
+        try:
+            access = self._check_access(claims, await self._directory.find(claims.user_id, fresh=True))
+        except AccessUnavailable:
+            raise AdmissionRefused(503, "identity_unavailable", "try again", retry_after=5) from None
+        if account not in access.accounts:
+            raise AdmissionRefused(403, "account_not_allowed", NO_SUCH_ACCOUNT)
+        return access
+
+    def _check_access(self, claims: TokenClaims, access: TerminalAccess | None) -> TerminalAccess:
+        """``access`` itself, of a user who is welcome with this token."""
         if access is None or access.company_id != claims.company_id:
             raise AdmissionRefused(401, "token_invalid", "this token is not valid: get a new one")
         if claims.api_key and access.api_keys.get(claims.api_key, 0.0) <= time.time():

@@ -14,7 +14,7 @@ from streaming.cluster.shares import Shares
 from streaming.core.breaker import Verdict
 from streaming.core.codes import CloseCode
 from streaming.core.session import Session
-from streaming.refusals import REFUSALS
+from streaming.refusals import NO_SUCH_ACCOUNT, REFUSALS
 from streaming.registry import Connection, Registry, UserEntry
 from tenants.access import TerminalAccess
 
@@ -90,6 +90,8 @@ class Cutoff:
             session.end(CloseCode.TOKEN_REVOKED, "the API key of this terminal was revoked: ask for a new one")
         elif until := self._bans.until(access):
             self._end_banned(session, "operator", until)
+        elif connection.account and connection.account not in access.accounts:
+            session.end(CloseCode.ACCOUNT_NOT_ALLOWED, NO_SUCH_ACCOUNT)
         else:
             session.apply_policy(policy_of(access))
             connection.access_deadline = time.monotonic() + (access.access_until - time.time())

@@ -10,7 +10,9 @@ from functools import cache
 import msgspec
 from django.conf import settings
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from streaming.cluster.live import COMPANIES_KEY, LiveConnection, decode, heart_key, live_key
 
@@ -23,7 +25,8 @@ class LiveUnavailable(Exception):
 
 @cache
 def _redis(url: str) -> Redis:
-    return Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=1.0)
+    # One more try is for a connection that Redis has closed since the last question: nobody waits longer for a page.
+    return Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=1.0, retry=Retry(NoBackoff(), 1))
 
 
 def live_connections(company_ids: Iterable[str] | None = None) -> list[LiveConnection]:
@@ -37,9 +40,12 @@ def live_connections(company_ids: Iterable[str] | None = None) -> list[LiveConne
     try:
         if company_ids is None:
             company_ids = sorted(str(one, "ascii") for one in redis.smembers(COMPANIES_KEY) if isinstance(one, bytes))
-        found: list[LiveConnection] = []
+        pipe = redis.pipeline(transaction=False)
         for company_id in company_ids:
-            for value in redis.hvals(live_key(company_id)):
+            pipe.hvals(live_key(company_id))
+        found: list[LiveConnection] = []
+        for values in pipe.execute():
+            for value in values:
                 try:
                     found.append(decode(value))
                 except msgspec.MsgspecError:

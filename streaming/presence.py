@@ -35,6 +35,4 @@ class PresenceWatch:
         # The gateways write again what a Redis that was away has lost; until they had the time for it, whoever is not
         # seen is not gone.
         seen = {(one.user_id, account) for one in found for account in one.accounts}
-        return access.observe(
-            seen, may_end=now - self._looking_since >= grace, grace=datetime.timedelta(seconds=grace)
-        )
+        return access.observe(seen, may_end=now - self._looking_since >= grace, grace=datetime.timedelta(seconds=grace))

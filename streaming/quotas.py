@@ -64,6 +64,8 @@ class Quotas:
         self.interval = interval
         # Company id -> messages and bytes that are in the database.
         self._reported: dict[str, tuple[int, int]] = {}
+        # Company id -> percent that the database knows the company to be told of.
+        self._noted: dict[str, int] = {}
         self._report: _Report | None = None
         self._is_down = False
 
@@ -84,9 +86,11 @@ class Quotas:
             if before is None or before != now or entry.noticed:
                 messages, size = before or (0, 0)
                 amounts[company_id] = Amount(now[0] - messages, now[1] - size)
-        for company_id in [c for c, e in self._registry.companies.items() if not e.held and not e.users and c not in amounts]:
-            del self._registry.companies[company_id]
-            self._reported.pop(company_id, None)
+        for company_id in [c for c, e in self._registry.companies.items() if not e.held and not e.users]:
+            if company_id not in amounts:
+                del self._registry.companies[company_id]
+                self._reported.pop(company_id, None)
+                self._noted.pop(company_id, None)
         if not amounts:
             return
         report = self._report = _Report(amounts, counted)
@@ -122,12 +126,14 @@ class Quotas:
             for connection in list(self._registry.connections.values()):
                 if connection.entry.company is entry:
                     tell(connection)
+        noted = self._noted[entry.company_id] = min(percent, self._noted.get(entry.company_id, 0))
+        if percent > noted:
             try:
                 is_first = await self._directory.ask(lambda: recording.notice(entry.company_id, percent, used, limit))
             except AccessUnavailable:
-                # Said again at the next report.
-                entry.noticed = 0
+                # Written with the next report; the connections have been told.
                 return
+            self._noted[entry.company_id] = percent
             if is_first:
                 log.info("quota_notice", company_id=entry.company_id, percent=percent, used=used, limit=limit)
 

@@ -10,3 +10,5 @@ REFUSALS: Mapping[str, tuple[int, CloseCode, str]] = {
     "company_suspended": (403, CloseCode.COMPANY_SUSPENDED, "the company is suspended: ask its admin"),
     "payment_required": (402, CloseCode.PAYMENT_REQUIRED, "the company's paid time is over: its admin can renew it"),
 }
+
+NO_SUCH_ACCOUNT = "this MT5 account is not registered to the user: ask the company's admin to add it"

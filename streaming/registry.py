@@ -32,6 +32,8 @@ class Connection:
     api_key: str = ""
     username: str = ""
     address: str = ""
+    # The MT5 login that it was opened with, "" when with none.
+    account: str = ""
     # Unix seconds.
     opened_at: float = 0.0
 
@@ -129,9 +131,6 @@ class Registry:
             self.users[policy.user_id] = company.users[policy.user_id] = entry
         else:
             entry.set_rate(rate, entry.part)
-            if not entry.held:
-                # The company's entry may have been dropped since the user's last connection.
-                entry.company = self.company(policy.company_id)
         # Also for whoever never comes further than the handshake.
         entry.idle_since = now
         return entry

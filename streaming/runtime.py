@@ -167,8 +167,11 @@ class Runtime:
             api_key=admission.claims.api_key,
             username=admission.access.username,
             address=admission.address,
+            account=admission.account,
             opened_at=unix_now,
         )
+        if admission.account:
+            session.accounts.add(admission.account)
         self.registry.add(connection)
         session.welcome(int(unix_now * 1_000_000), int(expires_at * 1000))
         self.fleet.opened(connection, admission.access)

@@ -10,6 +10,7 @@ from tenants.api_keys import create_api_key, rotate_api_key, usable_api_key
 from tenants.changes import (
     delete_rows,
     kick,
+    lock,
     note_following,
     prune_revoked_tokens,
     revoke_api_keys,
@@ -24,9 +25,9 @@ from tenants.changes import (
     username_prefix,
 )
 from tenants.conduct import ban, lift_bans
-from tenants.lookup import CompanyName, companies, person, person_named
+from tenants.lookup import CompanyName, Contact, companies, company, contacts, person, person_named, person_of_session
 from tenants.presence import observe
-from tenants.scope import Actor, NotVisible, company_ids_of, find, visible
+from tenants.scope import Actor, NotVisible, company_ids_of, find, register_scope, visible
 from tenants.terminal import (
     TerminalAccess,
     access_until,
@@ -40,24 +41,30 @@ from tenants.terminal import (
 __all__ = [
     "Actor",
     "CompanyName",
+    "Contact",
     "NotVisible",
     "TerminalAccess",
     "access_until",
     "access_versions",
     "ban",
     "companies",
+    "company",
     "company_ids_of",
+    "contacts",
     "create_api_key",
     "delete_rows",
     "find",
     "kick",
     "kicks",
     "lift_bans",
+    "lock",
     "note_following",
     "observe",
     "person",
     "person_named",
+    "person_of_session",
     "prune_revoked_tokens",
+    "register_scope",
     "revoke_api_keys",
     "revoke_token",
     "revoked_tokens",

@@ -92,8 +92,14 @@ _PATHS: dict[type[Model], tuple[str, str] | None] = {
     CompanyOverride: None,
     SubscriptionTier: None,
 }
-# As the audit log names them.
-_OPERATORS_ROWS = [str(model._meta.model_name) for model, paths in _PATHS.items() if paths is None]
+
+
+def register_scope(model: type[Model], to_company: str | None) -> None:
+    """For models of other rooms, at start: whose rows they are, as the path to the company, "subscription__company".
+
+    Company admins then see their company's rows, operators all, traders none; None: nobody but operators sees them.
+    """
+    _PATHS[model] = None if to_company is None else (to_company, "")
 
 
 def visible(actor: Actor, model: type[_Row]) -> QuerySet[_Row]:
@@ -108,12 +114,17 @@ def visible(actor: Actor, model: type[_Row]) -> QuerySet[_Row]:
     if actor.role == User.Role.COMPANY_ADMIN:
         rows = rows.filter(Q(**{to_company: actor.company_id}))
         # What an entry copies of a row is seen by whoever may see the row.
-        return rows.exclude(object_type__in=_OPERATORS_ROWS) if model is AuditEntry else rows
+        return rows.exclude(object_type__in=_operators_rows()) if model is AuditEntry else rows
     if actor.role == User.Role.TRADER and to_person:
         return rows.filter(Q(**{to_company: actor.company_id, to_person: actor.user_id}))
     if actor.role == User.Role.TRADER and model is Company:
         return rows.filter(Q(pk=actor.company_id))
     return rows.none()
+
+
+def _operators_rows() -> list[str]:
+    """As the audit log names them; asked for each time, as other rooms register theirs later."""
+    return [str(model._meta.model_name) for model, paths in _PATHS.items() if paths is None]
 
 
 def find(actor: Actor, model: type[_Row], **lookup: Any) -> _Row:

@@ -150,8 +150,9 @@ class Places:
                 if answer is None:
                     ids.update(batch)
                     # Of the others nothing is known; what this process holds counts all the same.
-                    for one in waiting if hear is not None else ():
-                        hear(one, {})
+                    if hear is not None:
+                        for one in waiting:
+                            hear(one, {})
                     return
                 for one, others in zip(batch, answer, strict=True):
                     if hear is not None:

@@ -31,7 +31,7 @@ class Market:
         ask = round(bid + point * self._random.randint(1, 20), digits)
         return Tick(symbol=symbol, bid=bid, ask=ask, time_msc=time.time_ns() // 1_000_000, volume=1.0)
 
-    def signal(self, number: int) -> TradingSignal:
+    def signal(self, number: int, account: str = "") -> TradingSignal:
         symbol = self._next_symbol()
         price = round(self._prices[symbol], self._digits[symbol])
         return TradingSignal(
@@ -40,6 +40,7 @@ class Market:
             action=f"TRADE_ACTION_{self._random.choice(_ACTIONS)}",
             price=price,
             volume=0.1,
+            account=account,
             time_msc=time.time_ns() // 1_000_000,
         )
 

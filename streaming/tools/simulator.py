@@ -99,11 +99,13 @@ class Simulation:
             await asyncio.sleep(due - loop.time())
             due += 1 / rate
             number += 1
+            account = _account_of(client)
             try:
                 if kind == "tick_data":
-                    client.offer(kind, BatchTickData(ticks=[market.tick() for _ in range(self._load.batch_size)]))
+                    ticks = [market.tick() for _ in range(self._load.batch_size)]
+                    client.offer(kind, BatchTickData(ticks=ticks, account=account))
                 else:
-                    client.offer(kind, market.signal(number))
+                    client.offer(kind, market.signal(number, account))
             except JournalFull:
                 self._held_back += 1
             except GatewayClientError:
@@ -144,6 +146,12 @@ class Simulation:
 def market_phase(stream_id: str, rate: float) -> float:
     """Seconds until a terminal's first message, so that many terminals do not beat as one."""
     return (hash(stream_id) % 10_000) / 10_000 / rate
+
+
+def _account_of(client: GatewayClient) -> str:
+    """The first MT5 login that is the user's now, "" when there is none."""
+    accounts = client.policy.accounts
+    return accounts[0] if accounts else ""
 
 
 def _symbols_of(client: GatewayClient) -> Mapping[str, tuple[float, int]]:

@@ -118,13 +118,12 @@ class AccountAdmin(ScopedAdmin):
     def export(self, request: HttpRequest) -> HttpResponse:
         if not self.has_view_permission(request):
             raise PermissionDenied
-        rows = self.get_queryset(request).select_related("owner")
-        header = ("login", "broker_server", "owner", "active", "online", "last_seen")
-        cells = (
-            (row.login, row.broker_server, row.owner.username, row.is_active, row.is_online, row.last_seen_at)
-            for row in rows
-        )
-        return csv_answer("mt5-accounts.csv", header, cells)
+        names = ["login", "broker_server", "owner__username", "is_active", "is_online", "last_seen_at"]
+        header = ["login", "broker_server", "owner", "active", "online", "last_seen"]
+        if actor_of(request).sees_all:
+            names.append("company__slug")
+            header.append("company")
+        return csv_answer("mt5-accounts.csv", header, self.get_queryset(request).values_list(*names))
 
     @admin.action(description=gettext_lazy("Enable the chosen accounts"), permissions=["change"])
     def enable(self, request: HttpRequest, queryset: QuerySet[MT5Account]) -> None:

@@ -65,8 +65,7 @@ class CompanyAdmin(ScopedAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         if not actor_of(request).sees_all:
-            fields = ("name", "slug", "tier", "status", "status_reason", "paid_until", "use", "plan")
-            return ((None, {"fields": fields}),)
+            return ((None, {"fields": self.get_readonly_fields(request, obj)}),)
         names = ("name", "slug", "tier", "paid_until", "grace")
         if obj is None:
             return ((None, {"fields": names}),)
@@ -78,7 +77,7 @@ class CompanyAdmin(ScopedAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         if not actor_of(request).sees_all:
-            return ("name", "slug", "tier", "status", "status_reason", "paid_until", "use", "plan")
+            return ("name", "slug", "tier_name", "status", "status_reason", "paid_until", "use", "plan")
         # The status by the actions alone, which ask for a reason.
         return ("status", "status_reason", "use", "plan", "access_version", "created_at", "updated_at")
 
@@ -115,6 +114,11 @@ class CompanyAdmin(ScopedAdmin):
             # Paid again is welcome again.
             access.set_paid_until(actor, obj, obj.paid_until)
 
+    @admin.display(description=gettext_lazy("subscription tier"))
+    def tier_name(self, company: Company) -> str:
+        # As text: a link would lead a company admin to a page that is not theirs.
+        return company.tier.code
+
     @admin.display(description=gettext_lazy("users"), ordering="users_held")
     def user_count(self, company: Any) -> str:
         return f"{company.users_held} / {limits_of(company).user_limit}"
@@ -140,7 +144,7 @@ class CompanyAdmin(ScopedAdmin):
             (_("messages a second a user"), f"{limits.message_rate_limit:g}"),
             (_("connections a user"), limits.connection_limit),
             (_("connections a company"), limits.company_connection_limit),
-            (_("GB a month"), f"{limits.monthly_data_limit / 1e9:g}"),
+            (_("GB a month"), f"{limits.monthly_data_limit / 2**30:g}"),
             (_("API calls a month"), limits.monthly_api_call_limit),
             (_("trading signals"), yes_no[limits.has_signals]),
             (_("alerts and notifications"), yes_no[limits.has_alerts]),

@@ -133,7 +133,7 @@ class _Judge:
         before = (account.owner_id, account.is_active)
         account.owner = owner
         account.is_active = account.is_active if is_active is None else is_active
-        account.clean_fields()
+        _check_fields(account)
         if held is not None and before == (account.owner_id, account.is_active):
             self._seen[key] = row.number
             return Judged(row, "skip", _("is registered like this already"))
@@ -165,6 +165,15 @@ class _Judge:
         if before[1] != account.is_active:
             texts.append(_("will be active") if account.is_active else _("will be disabled"))
         return ", ".join(texts)
+
+
+def _check_fields(account: MT5Account) -> None:
+    """Raises ValidationError that says of which column it speaks."""
+    try:
+        account.clean_fields(exclude={"company", "owner"})
+    except ValidationError as error:
+        texts = [f"{name}: {text}" for name, found in error.message_dict.items() for text in found]
+        raise ValidationError(texts) from None
 
 
 def _active(text: str) -> bool | None:

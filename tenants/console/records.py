@@ -82,7 +82,7 @@ class RevokedTokenAdmin(ScopedAdmin):
 @admin.register(AuditEntry)
 class AuditAdmin(ScopedAdmin):
     operator_may = company_may = frozenset({"view"})
-    list_display = ("at", "actor", "action", "object_type", "object_name", "changes")
+    list_display = ("at", "actor", "action", "object_type", "object_name", "differences")
     list_display_links = ("at",)
     list_filter = ("action", "object_type")
     search_fields = ("actor", "object_name", "object_id")
@@ -108,10 +108,17 @@ class AuditAdmin(ScopedAdmin):
         return entry.address if getattr(entry, "is_by_own", True) else ""
 
     @admin.display(description=gettext_lazy("changes"))
+    def differences(self, entry: AuditEntry) -> SafeString | str:
+        """In the list only where something was there before and after: what was added is on the entry's page."""
+        return self.changes(entry) if entry.before and entry.after else ""
+
+    @admin.display(description=gettext_lazy("changes"))
     def changes(self, entry: AuditEntry) -> SafeString:
         names = sorted(entry.before.keys() | entry.after.keys())
         if getattr(entry, "is_for_company", False):
             # Nor from which company somebody came.
             names = [name for name in names if name != "company"]
+        # A new row has many fields with nothing in them.
+        names = [name for name in names if entry.before.get(name) or entry.after.get(name)]
         lines = ((name, entry.before.get(name) or "–", entry.after.get(name) or "–") for name in names)
         return format_html_join("", "<div>{}: {} → {}</div>", lines)

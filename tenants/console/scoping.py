@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from django.contrib import admin
 from django.contrib.admin.filters import RelatedFieldListFilter
 from django.contrib.admin.utils import NestedObjects
 from django.core.exceptions import ValidationError
@@ -12,6 +13,7 @@ from django.db.models import Field, Model, QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest
 from django.utils.text import capfirst
+from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from tenants.access import Actor, visible
@@ -74,7 +76,7 @@ class ScopedRelatedFilter(RelatedFieldListFilter):
 def deleted_with(actor: Actor, rows: Iterable[Model]) -> tuple[list[Any], dict[str, int], list[str]]:
     """What goes when ``rows`` go: a nested list of texts, how many of each kind, and what forbids it.
 
-    Only tenant rows that the actor sees are named or counted.
+    Named and counted are rows that have a page, and of tenant rows only those that the actor sees.
     """
     chosen = list(rows)
     if not chosen:
@@ -92,15 +94,22 @@ def deleted_with(actor: Actor, rows: Iterable[Model]) -> tuple[list[Any], dict[s
             name = str(model._meta.verbose_name_plural)
             counts[name] = counts.get(name, 0) + len(others)
             texts.append(_named(others))
-    protected: defaultdict[type[Model], list[Model]] = defaultdict(list)
-    for row in collector.protected:
-        protected[type(row)].append(row)
-    forbidding = [_text(row) for model, found in protected.items() for row in _only_visible(actor, model, found)]
-    return texts, counts, forbidding
+    return texts, counts, forbidding(actor, collector.protected)
+
+
+def forbidding(actor: Actor, rows: Iterable[Model]) -> list[str]:
+    """What has to stay, and keeps the rest: an operator reads what, others that there is something."""
+    by_model: defaultdict[type[Model], list[Model]] = defaultdict(list)
+    for row in rows:
+        by_model[type(row)].append(row)
+    if actor.sees_all:
+        return [text for found in by_model.values() for text in _named(found)]
+    texts = [text for model, found in by_model.items() for text in _named(_only_visible(actor, model, found))]
+    return texts or ([_("records that have to be kept")] if by_model else [])
 
 
 def _only_visible(actor: Actor, model: type[Model], rows: Sequence[Any]) -> list[Any]:
-    if not is_tenant_model(model):
+    if not admin.site.is_registered(model) or not (actor.sees_all or is_tenant_model(model)):
         return []
     if actor.sees_all:
         return list(rows)

@@ -33,6 +33,8 @@ class PrefixedInput(AdminTextInputWidget):
 
     def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:
         field = super().render(name, value, attrs, renderer)
+        if not self.prefix:
+            return field
         return format_html('<span class="console-prefix">{}</span>{}', self.prefix, field)
 
 

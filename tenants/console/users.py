@@ -80,6 +80,12 @@ class PersonAdmin(ScopedAdmin):
         rows: QuerySet[Any] = super().get_queryset(request).annotate(**counts)
         return rows
 
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
+        if request.GET.get("field_name") in ("owner", "user"):
+            # Choosing whose an account, a pair or a key is: never an operator's.
+            queryset = queryset.filter(company__isnull=False)
+        return super().get_search_results(request, queryset, search_term)
+
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if obj is None:
             kwargs["form"] = NewPersonForm
@@ -177,7 +183,11 @@ class PersonAdmin(ScopedAdmin):
     def object_tools(self, request: HttpRequest, obj: Any) -> list[Tool]:
         if obj.company_id is None:
             return []
-        return [Tool(f"{reverse('admin:tenants_apikey_add')}?user={obj.pk}", _("Issue an API key"))]
+        return [
+            Tool(f"{reverse('admin:tenants_apikey_add')}?user={obj.pk}", _("Issue an API key")),
+            Tool(reverse("live:follow", args=[obj.pk]), _("Follow messages")),
+            Tool(reverse("live:kick_user", args=[obj.pk]), _("End connections")),
+        ]
 
     # --- Saving -------------------------------------------------------------------------------------------------------
 
@@ -202,8 +212,6 @@ class PersonAdmin(ScopedAdmin):
         if not change:
             obj.password = request.hashed_password  # type: ignore[attr-defined]
         access.save_row(actor, obj)
-        if not change and not form.cleaned_data["password1"]:
-            request.invited = obj  # type: ignore[attr-defined]
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
@@ -211,6 +219,9 @@ class PersonAdmin(ScopedAdmin):
             access.set_pairs(actor_of(request), form.instance, form.cleaned_data["pairs"])
 
     def response_add(self, request: HttpRequest, obj: User, post_url_continue: str | None = None) -> HttpResponse:
+        # All of it is saved by now: what is refused later than the person must not send a mail.
+        if not obj.has_usable_password():
+            request.invited = obj  # type: ignore[attr-defined]
         # On to the same person: accounts and keys come next.
         if "_addanother" not in request.POST and "_popup" not in request.POST:
             sent = request.POST.copy()
@@ -233,12 +244,11 @@ class PersonAdmin(ScopedAdmin):
     def export(self, request: HttpRequest) -> HttpResponse:
         if not self.has_view_permission(request):
             raise PermissionDenied
-        rows = (
-            (user.username, user.first_name, user.last_name, user.email, user.role, user.is_active, user.last_login)
-            for user in self.get_queryset(request)
-        )
-        header = ("username", "first_name", "last_name", "email", "role", "active", "last_login")
-        return csv_answer("users.csv", header, rows)
+        names = ["username", "first_name", "last_name", "email", "role", "is_active", "last_login"]
+        if actor_of(request).sees_all:
+            names.insert(1, "company__slug")
+        header = [name.removeprefix("is_").removesuffix("__slug") for name in names]
+        return csv_answer("users.csv", header, self.get_queryset(request).values_list(*names))
 
     @method_decorator(sensitive_post_parameters())
     @method_decorator(csrf_protect)

@@ -13,16 +13,18 @@ from typing import TypeAlias
 
 import structlog
 from django.db import transaction
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django_otp import login as otp_login
 from django_otp import verify_token
+from django_otp.middleware import OTPMiddleware
 from django_otp.oath import TOTP
 from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from tenants.models import User
+from tenants.signin.people import people
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +55,11 @@ def has_device(user: User) -> bool:
 def is_verified(request: HttpRequest) -> bool:
     """Whether the second step was passed in this session, with a device that still is the person's."""
     return getattr(request.user, "otp_device", None) is not None
+
+
+def attach(request: HttpRequest) -> None:
+    """Gives ``request.user`` the device of its session, as the middleware does for requests of browsers."""
+    OTPMiddleware(lambda _request: HttpResponse())(request)
 
 
 def mark_verified(request: HttpRequest, device: AnyDevice) -> None:
@@ -90,7 +97,7 @@ def set_up(user: User, key: str, code: str) -> tuple[TOTPDevice, list[str]] | No
         return None
     with transaction.atomic():
         # Of two set-ups at once the second finds the first.
-        User.objects.select_for_update().get(pk=user.pk)
+        people().select_for_update().get(pk=user.pk)
         if has_device(user):
             raise AlreadySetUp
         remove_devices(user)

@@ -16,6 +16,7 @@ from django.utils.translation import gettext as _
 
 from tenants.models import User
 from tenants.signin import mail
+from tenants.signin.people import people
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +69,7 @@ def send_invitation(user: User, *, inviter_name: str, request: HttpRequest | Non
     if not base:
         raise ValueError("a request or a base_url is needed for the link")
     with transaction.atomic():
-        locked = User.objects.select_for_update().get(pk=user.pk)
+        locked = people().select_for_update().get(pk=user.pk)
         if locked.has_usable_password():
             text = _("%(name)s has a password already; it can be reset on the sign-in page.")
             raise NotInvitable(text % {"name": user.username})

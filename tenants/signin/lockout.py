@@ -21,6 +21,7 @@ from django.utils import timezone
 
 from tenants.models import User
 from tenants.signin.pages import show
+from tenants.signin.people import people
 
 log = structlog.get_logger(__name__)
 
@@ -83,6 +84,6 @@ def _log_lock_out(request: HttpRequest, ip_address: str | None, username: str | 
     # Sent for each attempt during a lock-out too; those counted nothing, and are not worth a line each.
     if getattr(request, "axes_failures_since_start", None) is None:
         return
-    user_id = User.objects.filter(username=username).values_list("pk", flat=True).first()
+    user_id = people().filter(username=username).values_list("pk", flat=True).first()
     # The name itself stays out of the log: people type passwords into the wrong field.
     log.warning("sign_in_locked_out", user_id=str(user_id or ""), address=ip_address or "")

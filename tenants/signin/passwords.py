@@ -29,6 +29,7 @@ from tenants.signin.forms import ResetForm
 from tenants.signin.invitations import InvitationTokens, invitation_tokens
 from tenants.signin.lockout import client_address, client_network
 from tenants.signin.pages import base_context, show
+from tenants.signin.people import people
 from tenants.signin.views import after_password
 
 log = structlog.get_logger(__name__)
@@ -70,7 +71,7 @@ class _LinkView(PasswordResetConfirmView):
         token = self.request.session.pop(INTERNAL_RESET_SESSION_TOKEN, None)
         with transaction.atomic():
             # Of two answers at once the second finds the link used.
-            user = User.objects.select_for_update().filter(pk=form.user.pk, is_active=True).first()
+            user = people().select_for_update().filter(pk=form.user.pk, is_active=True).first()
             if user is None or not self.token_generator.check_token(user, token):
                 self.validlink = False
                 return self.render_to_response(self.get_context_data())

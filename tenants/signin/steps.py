@@ -5,10 +5,11 @@ A session counts as signed in only when all steps are passed: until then it hold
 
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Literal
 
 from django.conf import settings
-from django.contrib.auth import login
+from django.contrib.auth import get_user, login
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
@@ -16,6 +17,7 @@ from django.utils.crypto import constant_time_compare
 
 from tenants.models import User
 from tenants.signin import devices
+from tenants.signin.people import people
 
 # Seconds in which the second step must follow the password.
 PENDING_TTL = 600.0
@@ -59,6 +61,16 @@ def may_enter(request: HttpRequest) -> bool:
     return devices.is_verified(request) or next_step(user) == "enter"
 
 
+def person_of_session(session_key: str) -> User | None:
+    """Who may enter by this session at this moment, whatever a request that began earlier still knows."""
+    request = HttpRequest()
+    request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
+    request.user = get_user(request)
+    devices.attach(request)
+    user = request.user
+    return user if isinstance(user, User) and may_enter(request) else None
+
+
 def begin(request: HttpRequest, user: User, next_url: str) -> Step:
     """The password was right: signs in, or remembers that the second step is due. Says which step is next."""
     step = next_step(user)
@@ -82,7 +94,7 @@ def pending(request: HttpRequest) -> Pending | None:
     if not held or not 0 <= time.time() - held["at"] <= PENDING_TTL:
         return None
     try:
-        user = User.objects.get(pk=held["user"])
+        user = people().get(pk=held["user"])
     except (User.DoesNotExist, ValidationError):
         return None
     if not is_console_user(user) or not constant_time_compare(held["proof"], user.get_session_auth_hash()):

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -41,6 +42,10 @@ def _new_token(gateway: Gateway, user: BenchUser) -> str:
     return gateway.manage("issue_token", "--user", user.username).strip()
 
 
+def _is_let_in(gateway: Gateway, user: BenchUser) -> bool:
+    return asyncio.run(refused_with(gateway.url, user.token))[0] == 101
+
+
 @pytest.mark.parametrize(("frames", "wait"), [([BAD] * 200, 5.0), (_mixed(51), 12.0)], ids=["100 %", "51 %"])
 def test_user_whose_messages_are_mostly_bad_is_banned_everywhere_until_an_operator_lifts_it(
     make_gateway: MakeGateway, frames: list[str], wait: float
@@ -60,7 +65,7 @@ def test_user_whose_messages_are_mostly_bad_is_banned_everywhere_until_an_operat
     assert asyncio.run(refused_with(second.url, first.users[1].token))[0] == 101
     assert "not banned" in first.manage("user", "unban", user.username)
     for gateway in (first, second):
-        until(lambda url=gateway.url: asyncio.run(refused_with(url, user.token))[0] == 101, 2, "to be let in")
+        until(partial(_is_let_in, gateway, user), 2, "to be let in")
     assert first.errors() == second.errors() == []
 
 

@@ -44,10 +44,9 @@ class Terminal:
     disconnect_code: int = 0
 
 
-async def _stream(url: str, token: str, name: str, terminal: Terminal, seconds: float) -> None:
-    """Streams until the connection ends or the time is over."""
+async def _stream(url: str, token: str, name: str, terminal: Terminal, is_over: asyncio.Event) -> None:
+    """Streams until the connection ends or it is over."""
     connection = await open_terminal(f"{url}?stream={name}", token)
-    stop_at = time.monotonic() + seconds
 
     async def hear() -> None:
         async for message in connection:
@@ -56,14 +55,16 @@ async def _stream(url: str, token: str, name: str, terminal: Terminal, seconds: 
 
     async def send() -> None:
         sequence = 0
-        while time.monotonic() < stop_at:
+        while True:
             sequence += 1
             tick = {"symbol": "EURUSD", "bid": 1.1, "ask": 1.2}
             await connection.send(json.dumps({"message_type": "tick_data", "sequence": sequence, "ticks": [tick]}))
             await asyncio.sleep(1 / PACE)
 
     hearing, sending = asyncio.create_task(hear()), asyncio.create_task(send())
-    await asyncio.wait([hearing], timeout=seconds + 5)
+    ending = asyncio.create_task(is_over.wait())
+    await asyncio.wait([hearing, ending], return_when=asyncio.FIRST_COMPLETED)
+    ending.cancel()
     terminal.closed_at = time.time()
     sending.cancel()
     await connection.close()
@@ -83,9 +84,10 @@ def _disable(gateway: Gateway, names: list[str]) -> float:
 
 @pytest.mark.parametrize("down", ["", "redis", "kafka", "redis and kafka"], ids=["healthy", "redis", "kafka", "both"])
 def test_two_hundred_users_who_are_disabled_at_once_are_cut_off_in_time(
-    make_gateway: MakeGateway, own_valkey: Valkey, own_kafka: KafkaBroker, down: str
+    make_gateway: MakeGateway, own_valkey: Valkey, down: str, request: pytest.FixtureRequest
 ) -> None:
-    topics = Topics(own_kafka.bootstrap)
+    broker: KafkaBroker = request.getfixturevalue("own_kafka" if "kafka" in down else "kafka")
+    topics = Topics(broker.bootstrap)
     settings = {**topics.settings, "REDIS_URL": own_valkey.url, "GATEWAY_BACKEND_TIMEOUT": "30s"}
     settings["GATEWAY_SUBSCRIPTION_TOPIC"] = topics.prefix + "subscription-status"
     gateways = [make_gateway(**settings).start() for _ in range(2)]
@@ -96,24 +98,27 @@ def test_two_hundred_users_who_are_disabled_at_once_are_cut_off_in_time(
     disabled = [user.user_id for user in users[:USERS]]
 
     async def run() -> float:
+        is_over = asyncio.Event()
         streaming = [
             asyncio.create_task(
-                _stream(gateways[place % 2].url, user.token, f"s{place}", terminals[user.user_id], 30.0)
+                _stream(gateways[place % 2].url, user.token, f"s{place}", terminals[user.user_id], is_over)
             )
             for place, user in enumerate(users)
         ]
-        await asyncio.sleep(6.0)
+        await asyncio.sleep(4.0)
         if "redis" in down:
             await asyncio.to_thread(own_valkey.stop)
         if "kafka" in down:
-            await asyncio.to_thread(own_kafka.kill)
+            await asyncio.to_thread(broker.kill)
         await asyncio.sleep(1.0)
         moment = await asyncio.to_thread(_disable, gateways[0], [user.username for user in users[:USERS]])
         await asyncio.sleep(BOUND + 1.0)
         assert sum(terminals[user_id].closed_at == 0.0 for user_id in disabled) == 0, "still open after the bound"
         if "kafka" in down:
             # In this thread, whose end would end the broker.
-            own_kafka.start()
+            broker.start()
+            await asyncio.sleep(3.0)
+        is_over.set()
         await asyncio.gather(*streaming)
         return moment
 

@@ -47,9 +47,7 @@ def test_user_gets_the_plan_s_rate_once_over_two_processes(make_gateway: MakeGat
     assert accepted + sum(outcome.nacks.total() for outcome in outcomes) == sent
 
 
-def test_user_gets_at_most_twice_the_rate_while_redis_is_away(
-    make_gateway: MakeGateway, own_valkey: Valkey
-) -> None:
+def test_user_gets_at_most_twice_the_rate_while_redis_is_away(make_gateway: MakeGateway, own_valkey: Valkey) -> None:
     gateways = [make_gateway(REDIS_URL=own_valkey.url).start() for _ in range(2)]
     token = gateways[0].users[0].token
     marks: list[tuple[float, float]] = []

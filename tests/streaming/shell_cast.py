@@ -143,9 +143,7 @@ class Tenants:
         self._check()
         return [row for row in self.kicked if row[0] > after_id - 200]
 
-    def _ban(
-        self, _actor: Actor, user_id: str, reason: str, *, starts_at: float, until: float, repeat: int
-    ) -> None:
+    def _ban(self, _actor: Actor, user_id: str, reason: str, *, starts_at: float, until: float, repeat: int) -> None:
         self._check()
         if user_id not in self.users:
             raise NotVisible("there is no such user")
@@ -244,6 +242,11 @@ class Process:
     async def poll(self) -> None:
         """One round of the poll that brings changes of access."""
         await self.fleet.directory.poll(self.fleet.cutoff)
+
+    async def follow(self) -> None:
+        """What the news that has come means to the connections; fails when none has come."""
+        async with asyncio.timeout(5.0):
+            await self.fleet.directory.follow(self.fleet.cutoff)
 
     async def connect(self, token: str = "", *, query: str = "stream=s1", **scope: Any) -> "Live":
         """A terminal of Bob's that is let in; raises AdmissionRefused otherwise."""

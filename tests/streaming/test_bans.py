@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from streaming import access as access_module
-from streaming.bans import Bans, BanNote
-from streaming.core.breaker import BAN_BASE, Verdict
 from streaming.access import AccessDirectory
+from streaming.bans import BanNote, Bans
 from streaming.cluster.link import Link
+from streaming.core.breaker import BAN_BASE, Verdict
+from tenants import access as tenants_access
 from tests.streaming.cluster.cast import flush_all
 from tests.streaming.shell_cast import BOB, Tenants
 from tests.support.valkey import Valkey
@@ -199,7 +199,7 @@ async def test_two_who_write_at_once_write_one_ban(
         time.sleep(0.1)
         written(*arguments, **options)
 
-    monkeypatch.setattr(access_module.tenants_access, "ban", slow)
+    monkeypatch.setattr(tenants_access, "ban", slow)
     bans.set("bob", Verdict.ERRORS, earlier=0)
     await asyncio.gather(bans.write_down(), bans.write_down())
     assert len(tenants.bans) == 1

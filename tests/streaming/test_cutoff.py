@@ -59,7 +59,7 @@ async def bring(process: Process, way: str, tenants: Tenants) -> None:
         return
     version = max(access.access_version for access in tenants.users.values())
     process.fleet._news.heard({"kind": "access", "company_id": "alpha", "version": version})
-    await process.fleet.directory.follow(process.fleet.cutoff)
+    await process.follow()
 
 
 async def connect(process: Process, number: int = 2, **options: Any) -> list[Live]:
@@ -301,7 +301,7 @@ async def test_change_during_the_handshake_is_looked_at_again(process: Process, 
     await process.poll()
     peer = ShellPeer()
     process.runtime.open(admission, peer, 0)
-    await process.fleet.directory.follow(process.fleet.cutoff)
+    await process.follow()
     assert peer.closed is not None and peer.closed[0] == 4504
 
 

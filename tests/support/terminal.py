@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from urllib.parse import urlencode
 
 from tests.support.gateway import Gateway
 from tests.support.raw_client import CLOSE, PING, PONG, TEXT, RawClient
@@ -12,9 +13,10 @@ Answer = tuple[str, dict[str, Any]]
 class Terminal:
     """Connected and welcomed when it is made; every wait is bounded by the socket's timeout."""
 
-    def __init__(self, gateway: Gateway, token: str, *, stream: str = "") -> None:
+    def __init__(self, gateway: Gateway, token: str, *, stream: str = "", account: str = "") -> None:
         self._client = RawClient(gateway.port, timeout=15)
-        path = f"/ws/mt5?stream={stream}" if stream else "/ws/mt5"
+        named = {"stream": stream, "account": account}
+        path = f"/ws/mt5?{urlencode({name: value for name, value in named.items() if value})}"
         status = self._client.open(token, path=path)
         assert status == 101, status
         self.close_code = 0
@@ -24,8 +26,8 @@ class Terminal:
     def say(self, message_type: str, **fields: Any) -> None:
         self._client.send(TEXT, json.dumps({"message_type": message_type, **fields}).encode())
 
-    def tick(self, sequence: int, symbol: str = "EURUSD") -> None:
-        self.say("tick_data", sequence=sequence, ticks=[{"symbol": symbol, "bid": 1.1, "ask": 1.2}])
+    def tick(self, sequence: int, symbol: str = "EURUSD", account: str = "") -> None:
+        self.say("tick_data", sequence=sequence, account=account, ticks=[{"symbol": symbol, "bid": 1.1, "ask": 1.2}])
 
     def hear(self) -> Answer:
         """The next answer; ``("", {})`` when the connection has ended, its code then in ``close_code``."""

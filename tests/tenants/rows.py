@@ -88,6 +88,13 @@ class Rows:
         return self._people[model]
 
 
+def new_user(username: str = "alpha.dora", **fields: Any) -> User:
+    """With no password yet, not saved; the name is as Alice may give it."""
+    user = User(username=username, **fields)
+    user.set_unusable_password()
+    return user
+
+
 def told(topic: str = "subscription-status") -> list[Any]:
     """The events that wait for Kafka, oldest first, decoded."""
     kind = events_pb2.SubscriptionStatus if topic == "subscription-status" else events_pb2.UserActivity

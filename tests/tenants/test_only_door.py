@@ -16,12 +16,13 @@ from tests.support.gateway import ROOT
 INSIDE = {
     f"tenants/{name}.py"
     for name in (
-        "scope", "changes", "conduct", "api_keys", "audit", "terminal", "seeds", "demo", "load_users", "tokens",
+        "scope", "changes", "conduct", "api_keys", "audit", "terminal", "presence",
+        "seeds", "demo", "load_users", "tokens",
     )
 }  # fmt: skip
 INSIDE_FOLDERS = ("tenants/models/", "tenants/migrations/")
 # What other rooms import of this one.
-PUBLIC = {"access", "tokens", "problems", "demo", "load_users", "demo_symbols"}
+PUBLIC = {"access", "pages", "tokens", "problems", "demo", "load_users", "demo_symbols"}
 NOT_THE_PRODUCT = {"tests", "docs", "deploy", "benchmarks", "clients"}
 MODELS = {model.__name__ for model in apps.get_app_config("tenants").get_models()}
 RELATED = {

@@ -7,6 +7,8 @@ import pytest
 from django.contrib.auth.models import AnonymousUser
 from django.db.models import Model
 
+from events.models import OutboxEvent
+from tenants import scope
 from tenants.models import (
     ActivePair,
     ApiKey,
@@ -93,6 +95,16 @@ def test_company_admin_does_not_read_of_an_operators_row_in_the_audit_log(
     assert visible(Actor.system(), AuditEntry).filter(object_type=name).exists()
 
 
+def test_row_that_another_room_keeps_for_operators_is_not_read_of_either(
+    cast: Cast, operator: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scope, "_PATHS", dict(scope._PATHS))
+    scope.register_scope(OutboxEvent, None)
+    AuditEntry.objects.create(actor="operator", company_id=cast.alpha.pk, action="add", object_type="outboxevent")
+    for user, is_seen in ((cast.alice, False), (operator, True)):
+        assert visible(Actor.of(user), AuditEntry).filter(object_type="outboxevent").exists() is is_seen
+
+
 @pytest.mark.parametrize("model", ALL)
 def test_whoever_is_nobody_sees_nothing(rows: Rows, cast: Cast, operator: User, model: type[Model]) -> None:
     cast.alice.is_active = cast.bob.is_active = False
@@ -147,6 +159,13 @@ def test_disabled_user_who_is_enabled_again_sees_own_rows_again(rows: Rows, cast
     assert Actor.of(cast.bob) == Actor(role="", name="")
     cast.bob.is_active = True
     assert names(rows, Actor.of(cast.bob), MT5Account) == {"bob"}
+
+
+def test_trader_who_was_moved_by_hand_sees_no_account_that_stayed_behind(rows: Rows, cast: Cast) -> None:
+    User.objects.filter(pk=cast.bob.pk).update(company=cast.beta)
+    moved = Actor.of(User.objects.get(pk=cast.bob.pk))
+    assert names(rows, moved, MT5Account) == set()
+    assert names(rows, moved, ActivePair) == {"bob"}
 
 
 def test_actor_knows_who_and_from_where(cast: Cast, operator: User) -> None:

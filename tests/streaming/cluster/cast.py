@@ -1,4 +1,4 @@
-"""Two gateway processes that share a real Valkey: their links, with what each of them holds in the hands of the test."""
+"""Gateway processes that share a real Valkey: their links, with what each of them holds in the hands of the test."""
 
 import asyncio
 import uuid

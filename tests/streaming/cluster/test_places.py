@@ -69,9 +69,7 @@ async def test_two_processes_at_once_do_not_both_take_the_last_place(two: tuple[
     for _ in range(50):
         bob, alpha = new_id(), new_id()
         await first.take(bob, alpha, user_limit=2)
-        both = await asyncio.gather(
-            first.take(bob, alpha, user_limit=2), second.take(bob, alpha, user_limit=2)
-        )
+        both = await asyncio.gather(first.take(bob, alpha, user_limit=2), second.take(bob, alpha, user_limit=2))
         assert sorted(one.refusal for one in both) == ["", "user_limit"]
 
 
@@ -87,7 +85,7 @@ async def test_place_that_is_given_back_is_free_for_another_process(two: tuple[H
 async def test_process_learns_who_else_serves_the_user(two: tuple[Holder, Holder]) -> None:
     bob, alpha, first, second = new_id(), new_id(), *two
     assert (await first.take(bob, alpha)).others == frozenset()
-    assert (await second.take(bob, alpha)).others == {first.name}
+    assert (await second.take(bob, alpha)).others == frozenset({first.name})
     await first.take(bob, alpha)
     await first.places.sync()
     assert first.others[-1] == (bob, {second.name: 1})
@@ -213,9 +211,7 @@ async def test_numbers_that_valkey_has_forgotten_without_an_absence_come_with_th
     assert (await second.take(new_id(), alpha, company_limit=2)).refusal == "company_limit"
 
 
-async def test_number_that_could_not_be_written_is_written_later(
-    make_holder: MakeHolder, own_valkey: Valkey
-) -> None:
+async def test_number_that_could_not_be_written_is_written_later(make_holder: MakeHolder, own_valkey: Valkey) -> None:
     bob, alpha, first, second = new_id(), new_id(), make_holder(own_valkey.url), make_holder(own_valkey.url)
     await first.places.beat()
     own_valkey.stop()

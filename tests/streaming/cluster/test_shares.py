@@ -88,7 +88,9 @@ async def test_user_of_one_process_has_the_whole_rate_there(make_server: MakeSer
     assert server.applied == []
 
 
-async def test_processes_that_hear_of_each_other_begin_with_equal_parts(make_server: MakeServer, valkey: Valkey) -> None:
+async def test_processes_that_hear_of_each_other_begin_with_equal_parts(
+    make_server: MakeServer, valkey: Valkey
+) -> None:
     bob, servers = new_id(), tuple(make_server(valkey.url) for _ in range(4))
     share(bob, *servers)
     assert parts(bob, *servers) == [0.25] * 4

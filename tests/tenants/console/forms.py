@@ -15,12 +15,17 @@ def page(model: type[Model], name: str, *args: Any) -> str:
 
 def fill_in(client: Client, path: str, **changes: Any) -> Any:
     """Opens the form, changes some fields and sends it; None takes a field away. The answer redirects when saved."""
+    sent = {**fields_of(client, path), **changes}
+    return client.post(path, {name: value for name, value in sent.items() if value is not None})
+
+
+def fields_of(client: Client, path: str) -> dict[str, Any]:
+    """What the page's form would send unchanged."""
     opened = client.get(path)
     assert opened.status_code == 200
     reader = _FormReader()
     reader.feed(opened.content.decode())
-    sent = {**reader.fields, **changes}
-    return client.post(path, {name: value for name, value in sent.items() if value is not None})
+    return reader.fields
 
 
 def run_action(client: Client, model: type[Model], action: str, *rows: Model, **fields: Any) -> Any:

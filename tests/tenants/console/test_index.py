@@ -78,3 +78,10 @@ def test_empty_lists_say_what_to_do_next(new_admin: User) -> None:
     ):
         assert text in client.get(f"/admin/tenants/{path}/").content.decode()
     assert "Nothing matches" in client.get("/admin/tenants/user/?q=nobody").content.decode()
+
+
+def test_admin_reads_the_console_in_indonesian(new_admin: User) -> None:
+    client = client_of(new_admin)
+    indonesian = {"accept-language": "id"}
+    assert "Langkah berikutnya" in client.get("/admin/", headers=indonesian).content.decode()
+    assert "1 dari 5 pengguna" in client.get("/admin/tenants/user/", headers=indonesian).content.decode()

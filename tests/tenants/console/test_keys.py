@@ -42,7 +42,12 @@ def test_new_key_is_shown_once_with_what_the_terminal_needs(cast: Cast, client: 
     assert user_of_api_key(key) == cast.bob
     assert "ws://testserver/ws/mt5" in text and "no-store" in answer["Cache-Control"]
     row = ApiKey.objects.get()
-    for path in (page(ApiKey, "changelist"), page(ApiKey, "change", row.pk), "/admin/", page(ApiKey, "history", row.pk)):
+    for path in (
+        page(ApiKey, "changelist"),
+        page(ApiKey, "change", row.pk),
+        "/admin/",
+        page(ApiKey, "history", row.pk),
+    ):
         text = client.get(path).content.decode()
         assert key not in text and row.digest not in text
     assert LogEntry.objects.get().object_repr == f"{key[:12]}… (VPS)"

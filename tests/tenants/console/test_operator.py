@@ -24,7 +24,8 @@ PASSWORD = "a long enough password"
 
 def test_each_model_of_the_room_has_a_page() -> None:
     assert NAMES == [
-        "ActivePair", "ApiKey", "AuditEntry", "Ban", "Company", "MT5Account", "RevokedToken", "SubscriptionTier", "User",
+        "ActivePair", "ApiKey", "AuditEntry", "Ban", "Company", "MT5Account", "RevokedToken", "SubscriptionTier",
+        "User",
     ]  # fmt: skip
 
 
@@ -205,3 +206,9 @@ def test_no_page_shows_a_hash_or_a_digest(rows: Rows, operator_client: Client, c
             text = operator_client.get(page(model, "change", row.pk)).content.decode()
             assert cast.bob.password.split("$")[-1] not in text
             assert f"{1:064d}" not in text
+
+
+def test_operator_is_offered_nobody_who_can_own_nothing(cast: Cast, operator_client: Client) -> None:
+    sent = {"app_label": "tenants", "model_name": "mt5account", "field_name": "owner", "term": ""}
+    found = operator_client.get("/admin/autocomplete/", sent).json()["results"]
+    assert [row["text"] for row in found] == ["alice", "bob", "charlie"]

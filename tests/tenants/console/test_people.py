@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from django.core import mail
 from django.test import Client
-from pytest_django import DjangoCaptureOnCommitCallbacks
 from django_otp.plugins.otp_totp.models import TOTPDevice
+from pytest_django import DjangoCaptureOnCommitCallbacks
 
 from tenants.models import ActivePair, AuditEntry, MT5Account, SubscriptionTier, User
 from tests.tenants.cast import Cast
@@ -18,7 +18,6 @@ from tests.tenants.rows import Rows
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "a long enough password"
-
 
 
 @pytest.fixture

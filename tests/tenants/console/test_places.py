@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError
 from django.test import Client
 
-from tenants.console import base
+from tenants import access
 from tenants.models import ActivePair, MT5Account, SubscriptionTier, User
 from tests.tenants.cast import Cast, make_trader
 from tests.tenants.console.forms import errors_of, fill_in, page
@@ -91,14 +93,14 @@ def test_two_accounts_for_one_place_in_one_form_are_both_refused_and_kept_in_it(
 
 def just_before_saving(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Lets ``act`` happen when the form has been found right, as if nothing had been locked."""
-    save_row, waiting = base.access.save_row, [act]
+    save_row, waiting = access.save_row, [act]
 
     def save_later(*args: Any, **kwargs: Any) -> None:
         if waiting:
             waiting.pop()()
         save_row(*args, **kwargs)
 
-    monkeypatch.setattr(base.access, "save_row", save_later)
+    monkeypatch.setattr(access, "save_row", save_later)
 
 
 def test_place_that_was_lost_while_saving_is_an_error_of_the_form(
@@ -126,12 +128,10 @@ def test_user_whose_place_was_lost_while_saving_gets_no_invitation(
 def test_same_row_saved_by_somebody_else_meanwhile_is_an_error_of_the_form(
     cast: Cast, operator_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from django.db import IntegrityError
-
     def fail(*args: Any, **kwargs: Any) -> None:
         raise IntegrityError("UNIQUE constraint failed")
 
-    monkeypatch.setattr(base.access, "save_row", fail)
+    monkeypatch.setattr(access, "save_row", fail)
     answer = fill_in(operator_client, page(SubscriptionTier, "add"), **_tier_fields())
     assert "Somebody else saved the same" in errors_of(answer)
 
@@ -149,3 +149,15 @@ def test_company_over_the_limits_of_a_smaller_plan_still_edits_what_it_has(cast:
     SubscriptionTier.objects.update(user_limit=1)
     assert fill_in(alice_client, page(User, "change", cast.bob.pk), first_name="Bobby").status_code == 302
     assert "3 of 1 users" in alice_client.get(page(User, "changelist")).content.decode()
+
+
+def test_user_whose_pairs_were_refused_while_saving_gets_no_invitation(
+    cast: Cast, alice_client: Client, monkeypatch: pytest.MonkeyPatch, mailoutbox: list[Any]
+) -> None:
+    def refuse(*args: Any) -> None:
+        raise ValidationError("the plan has become smaller")
+
+    monkeypatch.setattr(access, "set_pairs", refuse)
+    answer = fill_in(alice_client, page(User, "add"), username="dora", email="dora@alpha.example", pairs="EURUSD")
+    assert "the plan has become smaller" in errors_of(answer)
+    assert mailoutbox == [] and not User.objects.filter(username="alpha.dora").exists()

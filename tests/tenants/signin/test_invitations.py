@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 
 from tenants.models import AuditEntry, User
 from tenants.signin.invitations import NotInvitable, invitation_tokens, send_invitation
+from tenants.signin.passwords import InvitationView
 from tests.tenants.cast import Cast
 from tests.tenants.signin.people import OTHER_PASSWORD, PASSWORD, is_inside, with_password
 
@@ -136,6 +137,25 @@ def test_link_works_once(bob: User, invite: Any) -> None:
     assert late.status_code == 410
     bob.refresh_from_db()
     assert bob.check_password(PASSWORD)
+
+
+def test_second_of_two_answers_at_once_is_refused(bob: User, invite: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = InvitationView.form_valid
+
+    def overtaken(view: InvitationView, form: Any) -> Any:
+        """The link was good when the form came, and was used before it is saved."""
+        with_password(User.objects.get(pk=bob.pk), OTHER_PASSWORD)
+        return save(view, form)
+
+    monkeypatch.setattr(InvitationView, "form_valid", overtaken)
+    assert choose(Client(), invite(bob)).status_code == 410
+    bob.refresh_from_db()
+    assert bob.check_password(OTHER_PASSWORD)
+
+
+def test_nobody_with_a_password_is_invited_by_any_token(bob: User) -> None:
+    with_password(bob)
+    assert not invitation_tokens.check_token(bob, invitation_tokens.make_token(bob))
 
 
 def test_refused_password_leaves_the_link_alive(bob: User, invite: Any) -> None:

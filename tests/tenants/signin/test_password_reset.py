@@ -141,7 +141,11 @@ def test_no_mail_goes_to_whoever_may_not_reset(cast: Cast, alice: User, state: A
 def test_link_is_dead_for_whoever_was_disabled_since(alice: User) -> None:
     ask()
     path = mailed_path()
+    opened = Client()
+    form = opened.get(path)["Location"]
     disabled(alice)
+    assert Client().get(path).status_code == 410
+    assert opened.get(form).status_code == 410
     assert choose(Client(), path).status_code == 410
 
 

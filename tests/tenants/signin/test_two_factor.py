@@ -160,10 +160,12 @@ def test_recovery_code_works_once_and_is_kept_as_a_digest(alice: User, unthrottl
     assert not is_inside(again)
 
 
-def test_recovery_code_of_a_colleague_does_not_work(cast: Cast, alice: User) -> None:
-    with_app(alice)
-    _, codes = with_app(cast.charlie)
+def test_codes_work_for_their_owner_only(cast: Cast, alice: User) -> None:
+    device, _ = with_app(alice)
+    other, codes = with_app(cast.charlie)
     assert devices.check_code(alice, codes[0]) is None
+    assert devices.check_code(alice, code_of(device.key)) == device
+    assert devices.check_code(cast.charlie, code_of(other.key)) == other
 
 
 def test_wrong_codes_are_throttled(alice: User) -> None:

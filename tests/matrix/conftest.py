@@ -1,0 +1,73 @@
+"""Fixtures of the matrix: the world is made once a module and stays as it was made."""
+
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+from django.test import override_settings
+from pytest_django.plugin import DjangoDbBlocker
+from redis import Redis
+
+from streaming import live, views
+from streaming.cluster.live import COMPANIES_KEY, LiveConnection, encode, heart_key, live_key
+from tenants import views as token_views
+from tenants.models import Company, MT5Account, User
+from tenants.signin import passwords
+from tests.matrix.marks import COMPANIES
+from tests.matrix.world import World, rolled_back
+from tests.support.valkey import Valkey
+
+
+@pytest.fixture(scope="module")
+def world(django_db_setup: None, django_db_blocker: DjangoDbBlocker, valkey: Valkey) -> Iterator[World]:
+    """In one transaction, which is taken back at the end."""
+    with django_db_blocker.unblock(), rolled_back(), override_settings(REDIS_URL=valkey.url):
+        made = World()
+        _connect(made, valkey)
+        yield made
+        valkey.forget()
+
+
+@pytest.fixture(autouse=True)
+def no_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pages of this process's gateway without one; a real one is asked in ``test_sockets``."""
+    stand_in = SimpleNamespace(problems=list, exposition=lambda: "", is_draining=False)
+    monkeypatch.setattr(views, "process_runtime", lambda: stand_in)
+
+
+@pytest.fixture(autouse=True)
+def no_attempts_yet() -> None:
+    """Nobody is held back for what another test has asked."""
+    passwords.reset_limiter.cache_clear()
+    token_views._limiter.cache_clear()
+
+
+def _connect(world: World, valkey: Valkey) -> None:
+    """One live connection of each company's trader, as a gateway would have written it."""
+    live._redis.cache_clear()
+    with Redis.from_url(valkey.url) as redis:
+        redis.set(heart_key("matrix"), "1")
+        for marks in COMPANIES:
+            made = world.made[marks.word]
+            company, trader, account = made[Company][0], made[User][0], made[MT5Account][0]
+            assert isinstance(trader, User) and isinstance(account, MT5Account)
+            row = LiveConnection(
+                session_id=f"{marks.hex}{marks.hex}",
+                process="matrix",
+                user_id=str(trader.pk),
+                username=trader.username,
+                company_id=str(company.pk),
+                address=f"{marks.word}.example",
+                opened_at=time.time() - 60,
+                state="streaming",
+                messages=7,
+                in_flight=0,
+                stream_id=marks.text("stream"),
+                accounts=[account.login],
+                # Ahead of the clock: its age is nothing for as long as the tests take.
+                seen_at=time.time() + 3_600,
+            )
+            redis.sadd(COMPANIES_KEY, row.company_id)
+            redis.hset(live_key(row.company_id), row.session_id, msgspec.json.encode(row) and encode(row))

@@ -1,0 +1,160 @@
+"""Several processes at work on one Valkey hold a user and a company to one plan, and go on when it is away."""
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from streaming import fleet as module
+from streaming.admission import AdmissionRefused
+from tests.streaming.cluster.cast import flush_all, until
+from tests.streaming.shell_cast import BOB, Live, Process, Tenants, token_of
+from tests.support.valkey import Valkey
+
+MakeProcess = Callable[[str], Process]
+
+
+@pytest.fixture
+async def make_process(tenants: Tenants, own_valkey: Valkey) -> AsyncIterator[MakeProcess]:
+    for name in ("bob", "alice"):
+        tenants.users[name] = dataclasses.replace(
+            BOB, user_id=name, username=name, connection_limit=2, company_connection_limit=3
+        )
+    made: list[Process] = []
+
+    def make(name: str) -> Process:
+        made.append(Process(tenants, redis_url=own_valkey.url, process_id=name))
+        made[-1].fleet.start()
+        return made[-1]
+
+    yield make
+    for process in made:
+        await process.runtime.stop()
+
+
+@pytest.fixture
+async def pair(make_process: MakeProcess) -> tuple[Process, Process]:
+    two = make_process("a"), make_process("b")
+    await until(lambda: all(one.fleet._news._listener.is_connected for one in two))
+    return two
+
+
+async def refusal(process: Process, user_id: str, query: str) -> str:
+    with pytest.raises(AdmissionRefused) as refused:
+        await process.connect(token_of(user_id), query=query)
+    return refused.value.code
+
+
+async def come_in(process: Process, user_id: str = "bob", query: str = "stream=s9") -> Live:
+    """As soon as the others' numbers say that there is room."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await process.connect(token_of(user_id), query=query)
+            except AdmissionRefused:
+                await asyncio.sleep(0.1)
+
+
+async def test_user_has_the_connections_of_the_plan_over_all_processes(pair: tuple[Process, Process]) -> None:
+    first, second = pair
+    here = await first.connect(query="stream=s1")
+    await second.connect(query="stream=s2")
+    for process in pair:
+        assert await refusal(process, "bob", "stream=s3") == "connection_limit"
+        assert process.runtime.registry.held_by_user("bob") == 1
+    here.leave()
+    await come_in(second)
+
+
+async def test_company_has_the_connections_of_the_plan_over_all_processes(pair: tuple[Process, Process]) -> None:
+    first, second = pair
+    await first.connect(query="stream=s1")
+    await second.connect(query="stream=s2")
+    alice = await first.connect(token_of("alice"), query="stream=s1")
+    for process in pair:
+        assert await refusal(process, "alice", "stream=s3") == "company_connection_limit"
+    alice.leave()
+    await come_in(second, "alice")
+
+
+async def test_stream_opened_anew_takes_the_place_it_replaces_at_the_limit_of_all(
+    pair: tuple[Process, Process],
+) -> None:
+    first, second = pair
+    old = await first.connect(query="stream=s1")
+    await second.connect(query="stream=s2")
+    new = await first.connect(query="stream=s1")
+    assert (old.close_code, new.close_code) == (4006, 0)
+
+
+async def test_places_of_a_process_that_ends_are_free_at_once(make_process: MakeProcess) -> None:
+    first, second = make_process("a"), make_process("b")
+    for number in range(2):
+        await first.connect(query=f"stream=s{number}")
+    await second.fleet.places.beat()
+    assert await refusal(second, "bob", "stream=s3") == "connection_limit"
+    await first.fleet.stop()
+    await second.connect(query="stream=s3")
+
+
+async def test_rate_of_a_user_of_two_processes_is_that_of_one(pair: tuple[Process, Process]) -> None:
+    first, second = pair
+    here = await first.connect(query="stream=s1")
+    assert here.connection.entry.part == 1.0
+    there = await second.connect(query="stream=s2")
+    assert there.connection.entry.part == 0.5
+    await until(lambda: here.connection.entry.part <= 0.6)
+    for _ in range(20):
+        for one in (here, there):
+            for _ in range(10):
+                one.send()
+        await asyncio.sleep(0.1)
+    accepted = here.connection.session.messages + there.connection.session.messages
+    # Fifty a second for about two seconds, the burst of the first process and what the second had at first.
+    assert accepted <= 50 * 2.5 + 50 + 25
+    assert accepted >= 75
+    there.leave()
+    await until(lambda: here.connection.entry.part == 1.0)
+
+
+async def test_newcomer_to_a_second_process_is_given_no_second_burst(pair: tuple[Process, Process]) -> None:
+    first, second = pair
+    await first.connect(query="stream=s1")
+    there = await second.connect(query="stream=s2")
+    for _ in range(50):
+        there.send()
+    assert there.connection.session.messages <= 50 * module._NEWCOMER + 1
+
+
+async def test_without_valkey_each_process_holds_its_users_by_itself(
+    pair: tuple[Process, Process], own_valkey: Valkey
+) -> None:
+    first, second = pair
+    for process in pair:
+        await process.fleet.places.beat()
+    own_valkey.stop()
+    lives = [await process.connect(query=f"stream=s{number}") for process in pair for number in range(2)]
+    for process in pair:
+        assert await refusal(process, "bob", "stream=s3") == "connection_limit"
+    assert [one.close_code for one in lives] == [0] * 4
+    # All processes together let no more than twice the rate pass.
+    assert sum(process.runtime.registry.users["bob"].part for process in (first, second)) <= 2.0
+    own_valkey.start()
+    # Two too many: the ones that come last end after the patience, and no more than those.
+    await until(lambda: sum(one.close_code == 4505 for one in lives) == 2, seconds=15.0)
+    assert [one.close_code for one in lives] == [0, 0, 4505, 4505]
+
+
+async def test_valkey_that_has_forgotten_everything_is_filled_again_by_itself(
+    pair: tuple[Process, Process], own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FULL_SYNC", 1)
+    first, second = pair
+    await first.connect(query="stream=s1")
+    await second.connect(query="stream=s2")
+    await flush_all(own_valkey.url)
+    # The hearts beat every three seconds.
+    await asyncio.sleep(4.5)
+    for process in pair:
+        assert await refusal(process, "bob", "stream=s3") == "connection_limit"
