@@ -80,6 +80,11 @@ class Bans:
         until = max(access.banned_until, note.until if note is not None else 0.0)
         return until if until > time.time() else 0.0
 
+    def reason(self, access: TerminalAccess) -> str:
+        """Why the user is kept out, as far as is known here."""
+        note = self._notes.get(access.user_id)
+        return access.ban_reason or (note.reason if note is not None else "operator")
+
     async def shared_until(self, access: TerminalAccess) -> float:
         """As ``until``, by what Redis has; 0.0 when it cannot be asked."""
 

@@ -72,6 +72,7 @@ class Cutoff:
     def adopt(self, entry: UserEntry, access: TerminalAccess) -> None:
         """What the entries of a user and a company know of the plan."""
         entry.bans = access.bans
+        entry.api_keys = access.api_keys
         entry.company.monthly_data_limit = access.monthly_data_limit
         entry.company.refuses_over_quota = access.refuses_over_quota
         if entry.company.volume.is_exhausted and not access.refuses_over_quota:
@@ -89,7 +90,7 @@ class Cutoff:
         elif connection.api_key and access.api_keys.get(connection.api_key, 0.0) <= time.time():
             session.end(CloseCode.TOKEN_REVOKED, "the API key of this terminal was revoked: ask for a new one")
         elif until := self._bans.until(access):
-            self._end_banned(session, "operator", until)
+            self._end_banned(session, self._bans.reason(access), until)
         elif connection.account and connection.account not in access.accounts:
             session.end(CloseCode.ACCOUNT_NOT_ALLOWED, NO_SUCH_ACCOUNT)
         else:
@@ -114,7 +115,7 @@ class Cutoff:
         if self._directory.is_revoked(connection.jti):
             connection.session.end(CloseCode.TOKEN_REVOKED, _REVOKED)
         elif until := self._bans.until(access):
-            self._end_banned(connection.session, "operator", until)
+            self._end_banned(connection.session, self._bans.reason(access), until)
         self._directory.look_again(access)
 
     # --- Abuse -------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ Plain functions that wait: call them from a thread. Who may see what is the call
 company only.
 """
 
+import time
 from collections.abc import Iterable
 from functools import cache
 
@@ -15,6 +16,9 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from streaming.cluster.live import COMPANIES_KEY, LiveConnection, decode, heart_key, live_key
+
+# Seconds: a living process writes every connection anew several times within this.
+_FORGET_AFTER = 60.0
 
 
 class LiveUnavailable(Exception):
@@ -32,7 +36,7 @@ def _redis(url: str) -> Redis:
 def live_connections(company_ids: Iterable[str] | None = None) -> list[LiveConnection]:
     """Of these companies, of all for None; the newest first. Raises LiveUnavailable.
 
-    What belongs to a gateway process that has died is left out and removed.
+    What belongs to a gateway process that has died is left out, and removed later.
     """
     if not settings.REDIS_URL:
         raise LiveUnavailable("REDIS_URL is not set: without Redis each gateway knows only its own connections")
@@ -62,9 +66,15 @@ def _living(redis: Redis, found: list[LiveConnection]) -> list[LiveConnection]:
         return []
     beats = redis.mget([heart_key(process) for process in processes])
     alive = {process for process, beat in zip(processes, beats, strict=True) if beat}
-    for one in found:
-        if one.process not in alive:
-            redis.hdel(live_key(one.company_id), one.session_id)
+    # Not at once: after an absence of Redis a process may have written its connections and not its heart yet, and would
+    # not write them again for a while.
+    oldest = time.time() - _FORGET_AFTER
+    gone = [one for one in found if one.process not in alive and one.seen_at < oldest]
+    if gone:
+        pipe = redis.pipeline(transaction=False)
+        for one in gone:
+            pipe.hdel(live_key(one.company_id), one.session_id)
+        pipe.execute()
     return [one for one in found if one.process in alive]
 
 

@@ -1,5 +1,6 @@
 """The live sessions of this process, by user and company; where cut-off and policy changes arrive. Room: streaming."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from streaming.core.breaker import Conduct
@@ -59,6 +60,8 @@ class UserEntry:
     idle_since: float = 0.0
     # Bans within a day, as the database knows them.
     bans: int = 0
+    # Keys that tokens may come from, and when each ends, in Unix seconds.
+    api_keys: Mapping[str, float] = field(default_factory=dict)
     # The entry in the company that the user has left, while connections of then are still here.
     earlier: "UserEntry | None" = None
 

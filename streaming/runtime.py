@@ -205,6 +205,10 @@ class Runtime:
         if (claims.user_id, claims.company_id) != (session.policy.user_id, session.policy.company_id):
             raise RefreshRefused("the token is another user's", fatal=True)
         connection = self.registry.connections[session.session_id]
+        if claims.api_key and connection.entry.api_keys.get(claims.api_key, 0.0) <= time.time():
+            # Revoked, or so new that this process has not heard of it.
+            self.directory.look_at_everything()
+            raise RefreshRefused("the API key of this token is not known here: try again in a moment", fatal=False)
         connection.jti = claims.jti
         connection.api_key = claims.api_key
         connection.token_deadline = time.monotonic() + (claims.expires_at - time.time()) + self.limits.token_grace

@@ -23,14 +23,19 @@ def ban(
         raise PermissionDenied("only an operator bans")
     with transaction.atomic():
         user = find(actor, User, pk=user_id)
-        row = Ban.objects.create(
+        row, is_new = Ban.objects.get_or_create(
             user=user,
-            reason=reason,
-            detail=detail[:200],
             starts_at=datetime.datetime.fromtimestamp(starts_at, tz=datetime.UTC),
-            until=datetime.datetime.fromtimestamp(until, tz=datetime.UTC),
-            repeat=repeat,
+            defaults={
+                "reason": reason,
+                "detail": detail[:200],
+                "until": datetime.datetime.fromtimestamp(until, tz=datetime.UTC),
+                "repeat": repeat,
+            },
         )
+        if not is_new:
+            # Written before by a gateway that did not hear of it.
+            return row
         audit.record(actor, "ban", row, company_id=user.company_id, after=audit.snapshot(row))
         _tell(user, "user_banned", {"reason": reason, "until": str(int(until * 1000)), "detail": row.detail})
         if user.company_id is not None:

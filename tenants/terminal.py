@@ -68,6 +68,8 @@ class TerminalAccess:
     api_keys: dict[str, float]
     # Unix seconds at which a ban ends, 0.0 when there is none; how many there were within a day.
     banned_until: float = 0.0
+    # errors, flooding or operator; "" without a ban.
+    ban_reason: str = ""
     bans: int = 0
     # Unix seconds at which an operator last lifted a ban within a day: none that began before that stands.
     lifted_at: float = 0.0
@@ -125,7 +127,8 @@ def _access(
     lifted_at = max((ban.lifted_at.timestamp() for ban in bans if ban.lifted_at is not None), default=0.0)
     # A lifted one was a mistake and does not make the next one longer.
     counted = [ban for ban in bans if ban.lifted_at is None]
-    standing = [ban.until for ban in counted if ban.until > timezone.now()]
+    standing = [ban for ban in counted if ban.until > timezone.now()]
+    longest = max(standing, key=lambda ban: ban.until, default=None)
     return TerminalAccess(
         user_id=str(user.pk),
         username=user.username,
@@ -146,7 +149,8 @@ def _access(
         accounts=frozenset(logins[user.pk][: limits.user_account_limit]),
         features=features,
         api_keys=api_keys.get(user.pk, {}),
-        banned_until=max(standing).timestamp() if standing else 0.0,
+        banned_until=longest.until.timestamp() if longest is not None else 0.0,
+        ban_reason=longest.reason if longest is not None else "",
         bans=len(counted),
         lifted_at=lifted_at,
     )

@@ -4,6 +4,7 @@ One Redis hash a company, one field a connection. Whoever reads leaves out what 
 stopped, so an entry needs no end of its own.
 """
 
+import math
 import time
 from collections.abc import Iterable
 
@@ -56,8 +57,8 @@ class LiveList:
         self._closed: set[tuple[str, str]] = set()
         # Session id -> messages and accounts as they were written.
         self._written: dict[str, tuple[int, int]] = {}
-        self._counters_at = 0.0
-        self._all_at = 0.0
+        self._counters_at = -math.inf
+        self._all_at = -math.inf
 
     def opened(self, connection: Connection) -> None:
         self._opened.add(connection.session.session_id)
@@ -70,12 +71,13 @@ class LiveList:
 
     def repeat_all(self) -> None:
         """Redis was away and may have forgotten."""
-        self._all_at = 0.0
+        self._all_at = -math.inf
 
     async def flush(self) -> None:
         now = time.monotonic()
         chosen = set(self._opened)
-        if now - self._all_at > _ALL_INTERVAL:
+        is_all = now - self._all_at > _ALL_INTERVAL
+        if is_all:
             self._all_at = self._counters_at = now
             chosen.update(self._registry.connections)
         elif now - self._counters_at > _COUNTERS_INTERVAL:
@@ -85,17 +87,25 @@ class LiveList:
                 for session_id, connection in self._registry.connections.items()
                 if self._written.get(session_id) != _figures(connection)
             )
+        if await self._flush(chosen):
+            self._opened.difference_update(chosen)
+        elif is_all:
+            # Still owed, and at once.
+            self.repeat_all()
+
+    async def _flush(self, chosen: set[str]) -> bool:
+        """Writes these connections and removes those that have closed; False when Redis has not taken all of it."""
         closed = list(self._closed)
         for start in range(0, len(closed), _BATCH):
             batch = closed[start : start + _BATCH]
             if not await self._remove(batch):
-                return
+                return False
             self._closed.difference_update(batch)
         waiting = [self._registry.connections[one] for one in chosen if one in self._registry.connections]
         for start in range(0, len(waiting), _BATCH):
             if not await self._write(waiting[start : start + _BATCH]):
-                return
-        self._opened.difference_update(chosen)
+                return False
+        return True
 
     async def _write(self, connections: list[Connection]) -> bool:
         rows = [(c.session.policy.company_id, c.session.session_id, encode(self._row(c))) for c in connections]

@@ -6,7 +6,8 @@ A row is what ``taps`` publishes with ``age_ms``, milliseconds since the gateway
 """
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,15 +90,16 @@ class Followers:
     def __init__(self) -> None:
         self.count = 0
 
-    async def events(self, look: Look) -> AsyncIterator[bytes]:
+    async def events(self, look: Look) -> AsyncGenerator[bytes, None]:
         """The stream of one look, from its first row to its end."""
         if self.count >= settings.GATEWAY_FOLLOWER_LIMIT:
             yield _event("end", {"reason": "full"})
             return
         self.count += 1
         try:
-            async for part in _follow(look):
-                yield part
+            async with aclosing(_follow(look)) as parts:
+                async for part in parts:
+                    yield part
         except LookEnded as end:
             yield _event("end", {"reason": end.reason})
         except (RedisError, OSError, TimeoutError, DatabaseError, InterfaceError):
@@ -106,7 +108,7 @@ class Followers:
             self.count -= 1
 
 
-async def _follow(look: Look) -> AsyncIterator[bytes]:
+async def _follow(look: Look) -> AsyncGenerator[bytes, None]:
     # No retries: a subscription that is made anew behind our back would hide what was missed.
     redis = Redis.from_url(
         settings.REDIS_URL,

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 from django.http import QueryDict
 from django.urls import NoReverseMatch, reverse
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
 from streaming.cluster.live import LiveConnection
@@ -100,5 +101,5 @@ def columns(asked: QueryDict, chosen: Wanted, *, with_company: bool) -> list[Col
         falls_first = name in ("opened", "messages", "in_flight")
         falls = not is_down if is_here else falls_first
         url = f"?{kept(asked, sort=f'-{name}' if falls else name)}"
-        made.append(Column(name, label, url, ("↓" if is_down else "↑") if is_here else ""))
+        made.append(Column(name, capfirst(label), url, ("↓" if is_down else "↑") if is_here else ""))
     return made

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, cast
@@ -203,18 +203,22 @@ class Process:
     access_ttl: float = 60.0
     in_flight_limit: int = 256
     process_id: str = ""
-    make_link: Callable[[str, str], Link] = Link
+    # librdkafka's settings of a client, and the topic where changes of companies are told; empty: no Kafka.
+    kafka: Mapping[str, Any] = field(default_factory=dict)
+    subscription_topic: str = ""
     fleet: Fleet = field(init=False)
     runtime: Runtime = field(init=False)
     sink: ShellSink = field(init=False)
 
     def __post_init__(self) -> None:
         registry = Registry(self.user_rate_limit)
-        link = self.make_link(self.redis_url, self.process_id or new_process_id())
+        link = Link(self.redis_url, self.process_id or new_process_id())
         shared = AccessCache(link, self.access_ttl) if self.redis_url else None
         directory = AccessDirectory(ttl=self.access_ttl, poll_interval=60.0, shared=shared)
         directory.is_loaded = True
-        settings = FleetSettings(redis_url=self.redis_url, kafka={}, subscription_topic="", usage_interval=60.0)
+        settings = FleetSettings(
+            redis_url=self.redis_url, kafka=self.kafka, subscription_topic=self.subscription_topic, usage_interval=60.0
+        )
         self.fleet = Fleet(link, registry, directory, settings)
         desk = AdmissionDesk(
             keyring=KEYRING,

@@ -109,6 +109,15 @@ async def test_user_who_may_not_connect_is_told_why(
     assert await refusal_of(process, upgrade(token_of())) == refusal
 
 
+async def test_terminal_of_an_account_that_is_not_the_users_is_refused(process: Process, tenants: Tenants) -> None:
+    request = upgrade(token_of(), query="account=1002")
+    assert await refusal_of(process, request) == (403, "account_not_allowed")
+    assert process.runtime.registry.held_by_user("bob") == 0
+    # Newer than what this process remembers of the user.
+    tenants.change("bob", accounts=frozenset({"1002"}))
+    assert (await process.ask(request)).is_accepted
+
+
 async def test_revoked_token_is_refused_after_the_poll(process: Process, tenants: Tenants) -> None:
     token = token_of()
     tenants.revoke(process.runtime.desk.verify(token).jti)

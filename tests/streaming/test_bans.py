@@ -16,6 +16,8 @@ from tenants import access as tenants_access
 from tests.streaming.cluster.cast import flush_all
 from tests.streaming.shell_cast import BOB, Tenants
 from tests.support.valkey import Valkey
+from tests.tenants.acts import SYSTEM
+from tests.tenants.cast import make_cast
 
 
 @pytest.fixture
@@ -237,3 +239,23 @@ async def test_ban_is_remembered_an_hour_longer_than_it_lasts(make_bans: MakeBan
     bans.heard("alice", "errors", now - 4_000, now - 3_601, 3)
     await bans.write_down()
     assert [bans.set(user_id, Verdict.ERRORS, earlier=0).repeat for user_id in ("bob", "alice")] == [4, 1]
+
+
+@pytest.mark.usefixtures("committed_db")
+async def test_ban_and_its_lifting_go_through_a_real_database() -> None:
+    cast = await asyncio.to_thread(make_cast)
+    bob, directory = str(cast.bob.pk), AccessDirectory(ttl=60.0, poll_interval=60.0)
+    here, there = (Bans(Link("", name), directory) for name in ("here", "there"))
+    note = here.set(bob, Verdict.FLOODING, earlier=0)
+    for _ in range(2):
+        await here.write_down()
+    banned = await directory.ask(lambda: tenants_access.terminal_access(bob))
+    assert banned is not None and (banned.bans, banned.lifted_at) == (1, 0.0)
+    assert there.until(banned) == pytest.approx(note.until, abs=0.001)
+    assert there.set(bob, Verdict.ERRORS, banned.bans).repeat == 2
+    await there.write_down()
+    assert await directory.ask(lambda: tenants_access.lift_bans(SYSTEM, bob)) == 2
+    lifted = await directory.ask(lambda: tenants_access.terminal_access(bob))
+    assert lifted is not None and (lifted.banned_until, lifted.bans) == (0.0, 0)
+    assert (here.until(lifted), there.until(lifted)) == (0.0, 0.0)
+    directory.close()

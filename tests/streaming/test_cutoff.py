@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from proto.gateway.v1 import control_pb2
 from streaming import cutoff
 from streaming.admission import AdmissionRefused, Handshake
 from streaming.core.breaker import FLOOD_FACTOR, WINDOW
@@ -111,6 +112,51 @@ async def test_connection_of_a_key_that_is_still_good_goes_on(process: Process, 
     tenants.change("bob", api_keys={"vps": time.time() + 600})
     await process.poll()
     assert codes(by_key) == [0]
+
+
+async def test_token_of_a_revoked_key_moves_no_deadline_and_a_new_key_s_does(
+    process: Process, tenants: Tenants
+) -> None:
+    tenants.change("bob", api_keys={"old": math.inf})
+    bob = await process.connect(token_of(api_key="old", ttl=60))
+    tenants.change("bob", api_keys={"old": math.inf, "new": math.inf})
+    token = token_of(api_key="new", ttl=600)
+    bob.send("gateway.refresh", control_pb2.Refresh(token=token))
+    assert [nack.code for nack in bob.heard("Nack")] == ["token_invalid"]
+    assert codes(bob) == [0]
+    # The process has looked meanwhile.
+    await process.follow()
+    bob.send("gateway.refresh", control_pb2.Refresh(token=token))
+    process.runtime.sweep(time.monotonic() + 500)
+    assert (codes(bob), len(bob.heard("Nack"))) == ([0], 1)
+
+
+@pytest.mark.parametrize("way", ["poll", "news"])
+async def test_connection_for_an_account_that_was_removed_ends_and_no_other(
+    process: Process, tenants: Tenants, way: str
+) -> None:
+    tenants.change("bob", accounts=frozenset({"1001", "1002"}))
+    first = await process.connect(query="stream=s1&account=1001")
+    second = await process.connect(query="stream=s2&account=1002")
+    unnamed = await process.connect(query="stream=s3")
+    tenants.change("bob", accounts=frozenset({"1001"}))
+    await bring(process, way, tenants)
+    assert codes(first, second, unnamed) == [0, 4506, 0]
+
+
+@pytest.mark.parametrize("way", ["poll", "news"])
+async def test_user_moved_to_another_company_is_cut_off_though_a_new_connection_is_there_already(
+    process: Process, tenants: Tenants, way: str
+) -> None:
+    [before, _] = await connect(process)
+    moved = dataclasses.replace(tenants.users["bob"], company_id="beta")
+    tenants.change("alice")
+    tenants.users["bob"] = moved
+    # Whoever connects is looked up anew after a while.
+    process.fleet.directory._cache.clear()
+    since = await process.connect(token_of("bob", "beta"), query="stream=s9")
+    await bring(process, way, tenants)
+    assert codes(before, since) == [4501, 0]
 
 
 async def test_token_revoked_by_news_ends_its_connections_once_and_no_other(process: Process, tenants: Tenants) -> None:

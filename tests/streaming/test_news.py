@@ -8,14 +8,17 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from events import broadcast
 from events.broadcast import CHANNEL
 from proto.gateway.v1 import events_pb2
+from tests.events.cast import client_config, new_topic
 from tests.streaming.cluster.cast import until
 from tests.streaming.shell_cast import BOB, Process, Tenants, token_of, turns
+from tests.support.kafka import KafkaBroker
 from tests.support.valkey import Valkey
 
 
@@ -197,3 +200,22 @@ async def test_unreadable_event_from_kafka_is_logged_and_skipped(process: Proces
     await turns()
     assert [entry["event"] for entry in logs] == ["subscription_status_unreadable"]
     assert not process.fleet.directory._news.is_set()
+
+
+async def test_change_that_kafka_alone_tells_of_cuts_off(tenants: Tenants, kafka: KafkaBroker) -> None:
+    topic, config = new_topic(), client_config(kafka.bootstrap)
+    process = Process(tenants, kafka=config, subscription_topic=topic)
+    process.fleet.start()
+    try:
+        feed = process.fleet._news._feed
+        assert feed is not None and await asyncio.to_thread(feed.ready.wait, 20.0)
+        bob = await process.connect()
+        tenants.change("bob", refusal="payment_required")
+        status = events_pb2.SubscriptionStatus(company_id="alpha", access_version=4)
+        producer = Producer(config)
+        producer.produce(topic, status.SerializeToString(), b"alpha")
+        assert await asyncio.to_thread(producer.flush, 20.0) == 0
+        await until(lambda: bob.close_code != 0, seconds=20.0)
+        assert bob.close_code == 4502
+    finally:
+        await process.runtime.stop()

@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from events.models import OutboxEvent
 from streaming import access as access_module
 from streaming import quotas as quotas_module
+from tenants.models import ActivePair, CompanyOverride
+from tests.streaming.core.cast import ticks
 from tests.streaming.shell_cast import ALICE, BOB, LIMITS, Live, Process, Tenants, token_of
+from tests.tenants.cast import make_cast
 from usage import recording
 from usage.recording import Amount
 
@@ -441,3 +445,37 @@ async def test_notice_of_one_company_that_fails_makes_nothing_of_another_count_t
     monkeypatch.setattr(recording, "notice", tenants.notice)
     await process.fleet.quotas.flush()
     assert tenants.used == {"alpha": LIMIT + volume_of(bob)[1], "beta": volume_of(charlie)[1]}
+
+
+# --- A real database --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("committed_db")
+async def test_two_processes_on_a_real_database_add_up_and_tell_once() -> None:
+    cast = await asyncio.to_thread(make_cast)
+    bob, alpha = str(cast.bob.pk), str(cast.alpha.pk)
+    await asyncio.to_thread(CompanyOverride.objects.create, company=cast.alpha, monthly_data_limit=1_000)
+    await asyncio.to_thread(ActivePair.objects.create, user=cast.bob, symbol="EURUSD")
+    # Its users are not asked for: the doors of the rooms are the real ones here.
+    processes = [Process(Tenants()) for _ in range(2)]
+    lives = [
+        await process.connect(token_of(bob, alpha), query=f"stream=s{number}")
+        for number, process in enumerate(processes)
+    ]
+    while sum(volume_of(one)[1] for one in lives) < 1_000:
+        for process, one in zip(processes, lives, strict=True):
+            one.send(payload=ticks(account=""))
+            await process.fleet.quotas.flush()
+    for process in processes:
+        await process.fleet.quotas.flush()
+    total = sum(volume_of(one)[1] for one in lives)
+    assert await asyncio.to_thread(recording.volume_of, alpha) == total
+    for one in lives:
+        assert notices(one) == ["quota_80_percent", "quota_reached"]
+        one.send(payload=ticks(account=""))
+        assert nacks(one) == ["quota_exceeded"]
+    told = await asyncio.to_thread(lambda: list(OutboxEvent.objects.filter(topic="user-activity")))
+    assert len(told) == 2
+    for process in processes:
+        await process.runtime.stop()
+    assert await asyncio.to_thread(recording.volume_of, alpha) == total

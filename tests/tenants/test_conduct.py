@@ -51,6 +51,15 @@ def test_gateway_bans_a_user_and_everybody_hears(cast: Cast) -> None:
     assert (entry.action, entry.object_type, entry.company_id, entry.actor) == ("ban", "ban", cast.alpha.pk, "tests")
 
 
+def test_ban_that_a_gateway_writes_twice_is_one(cast: Cast) -> None:
+    now = time.time()
+    rows = [access.ban(SYSTEM, str(cast.bob.pk), "errors", starts_at=now, until=now + 60, repeat=1) for _ in range(2)]
+    assert rows[0] == rows[1]
+    assert (of(cast.bob).bans, of(cast.bob).ban_reason) == (1, "errors")
+    assert len(told("user-activity")) == 1
+    assert version_of(cast.alpha) == 2
+
+
 def test_operator_bans_and_lifts(cast: Cast, operator: User) -> None:
     actor = Actor.of(operator, "192.0.2.7")
     ban_for(cast.bob, 60, actor=actor)

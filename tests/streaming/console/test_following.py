@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -95,7 +95,7 @@ async def test_gateways_are_asked_again_for_as_long_as_somebody_looks(people: Pe
     redis = Redis.from_url(own_valkey.url)
     async with redis.pubsub(ignore_subscribe_messages=True) as news:
         await news.subscribe(CHANNEL)
-        wishes = []
+        wishes: list[dict[str, Any]] = []
         async with aclosing(Followers().events(look_of(people, prices=True, operator=True))) as stream:
             assert await heard(stream) == ("begin", {"with_prices": True})
             looking = asyncio.create_task(heard(stream, 30))
@@ -135,7 +135,7 @@ def test_company_admin_who_asks_for_prices_gets_the_headers(
     looks: list[Look] = []
 
     class Recording(Followers):
-        async def events(self, look: Look) -> AsyncIterator[bytes]:
+        async def events(self, look: Look) -> AsyncGenerator[bytes, None]:
             looks.append(look)
             yield b""
 
