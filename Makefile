@@ -31,9 +31,9 @@ $(VENV)/.bench-stamp: benchmarks/requirements.txt $(VENV)/.dev-stamp
 run: $(VENV)/.run-stamp
 	@exec $(BIN)/python manage.py demo
 
-# Needs Java 17 and Maven for a real Kafka; .ci/run installs them.
+# Needs Java 17, Maven and Chromium for a real Kafka and a real browser; .ci/run installs them. Two files at a time.
 test: $(VENV)/.dev-stamp
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(or $(ARGS),-n 2 --dist loadfile)
 
 check: lint types imports migrations test
 

@@ -4,6 +4,7 @@
 """
 
 import base64
+import fcntl
 import secrets
 import shutil
 import signal
@@ -29,17 +30,25 @@ def fetch_jars() -> Path:
     for program, package in (("java", "openjdk-17-jre-headless"), ("mvn", "maven")):
         if shutil.which(program) is None:
             raise KafkaMissing(f"{program} is missing: install {package} (.ci/run does), the tests use a real Kafka")
+    _JARS.parent.mkdir(parents=True, exist_ok=True)
+    # Several test processes may come here at once; the first one fetches.
+    with (_JARS.parent / "kafka.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _fill(_JARS)
+    return _JARS
+
+
+def _fill(folder: Path) -> None:
     pom = (_HERE / "pom.xml").read_bytes()
-    stamp = _JARS / "pom.xml"
+    stamp = folder / "pom.xml"
     if not stamp.exists() or stamp.read_bytes() != pom:
-        shutil.rmtree(_JARS, ignore_errors=True)
-        _JARS.mkdir(parents=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         command = ["mvn", "-q", "-B", "-f", str(_HERE / "pom.xml"), "dependency:copy-dependencies"]
-        done = subprocess.run([*command, f"-DoutputDirectory={_JARS}"], capture_output=True, text=True, check=False)
+        done = subprocess.run([*command, f"-DoutputDirectory={folder}"], capture_output=True, text=True, check=False)
         if done.returncode:
             raise KafkaMissing(f"Maven cannot fetch Apache Kafka:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
         stamp.write_bytes(pom)
-    return _JARS
 
 
 class KafkaBroker:
