@@ -36,6 +36,8 @@ class Watched:
             GATEWAY_SUBSCRIPTION_TOPIC=f"{self._topics.prefix}subscription-status",
             GATEWAY_ACTIVITY_TOPIC=self._activity,
             GATEWAY_PRESENCE_INTERVAL="1s",
+            # These terminals read now and then only.
+            GATEWAY_PONG_TIMEOUT="120s",
             GATEWAY_PRESENCE_GRACE=f"{GRACE:.0f}s",
         )
         self.gateway.start()

@@ -5,7 +5,6 @@ Every text, UUID and number in them carries the company's marks.
 
 import datetime
 import graphlib
-import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ from django.db.models import Model
 from django.utils import timezone
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
-from billing.models import AccessGrant, Invoice, Plan, Price, Refund, Subscription, WebhookReceipt
+from billing.models import AccessGrant, Invoice, InvoiceCounter, Plan, Price, Refund, Subscription, WebhookReceipt
 from events.models import OutboxEvent, RelayLease
 from tenants.models import AuditEntry, Ban, Company, MT5Account, SubscriptionTier, User
 from tests.matrix.marks import Marks
@@ -26,7 +25,7 @@ _OUR_APPS = ("tenants", "billing", "usage", "events")
 # Packages' tables with rows of companies in them.
 _OF_PACKAGES: tuple[type[Model], ...] = (LogEntry, TOTPDevice)
 # Tables whose rows belong to no company: they are the same for all.
-SHARED: frozenset[type[Model]] = frozenset({SubscriptionTier, Plan, Price, RelayLease})
+SHARED: frozenset[type[Model]] = frozenset({SubscriptionTier, Plan, Price, InvoiceCounter, RelayLease})
 
 Fields = dict[str, Any]
 Made = dict[type[Model], list[Model]]
@@ -81,6 +80,10 @@ def marked_models() -> list[type[Model]]:
     found = [model for app in _OUR_APPS for model in apps.get_app_config(app).get_models() if model not in SHARED]
     found += _OF_PACKAGES
     needs = {model: {target for target in _targets(model) if target in found} for model in found}
+    for model in found:
+        if model not in (Company, User):
+            # Ids are copied to where no key points at the row.
+            needs[model] |= {Company, User}
     return list(graphlib.TopologicalSorter(needs).static_order())
 
 
@@ -155,11 +158,10 @@ def _tier(code: str) -> SubscriptionTier:
     return SubscriptionTier.objects.get(code=code)
 
 
-def unknown_key(model: type[Model], nobody: Marks) -> str:
-    """An id of the model's kind that no row has."""
-    key = model._meta.pk
-    return str(nobody.uuid() if isinstance(key, models.UUIDField) else nobody.number())
-
-
-def key_of(row: Model) -> str:
-    return str(row.pk) if isinstance(row.pk, int | uuid.UUID) else row.pk
+def unknown_key(model: type[Model], nobody: Marks, name: str = "") -> str:
+    """What no row of the model has, in the form of those that there are: an id, or the field ``name``."""
+    if name:
+        given = _ROWS[model](nobody, {})[0]
+        return str(given[name])
+    is_uuid = isinstance(model._meta.pk, models.UUIDField)
+    return str(nobody.uuid() if is_uuid else nobody.number())
