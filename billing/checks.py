@@ -28,3 +28,12 @@ def midtrans(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMes
         hint = "no money moves there: use the production key and address"
         problems.append(Warning("Midtrans is used in its sandbox", hint=hint, id="billing.W001"))
     return problems
+
+
+@register(Tags.security, deploy=True)
+def seller(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    """An invoice without its seller is none."""
+    if settings.GATEWAY_SELLER_NAME:
+        return []
+    hint = "see GATEWAY_SELLER_NAME in .env.example; the address and the tax id belong to it"
+    return [Error("GATEWAY_SELLER_NAME is not set: invoices would not name who sells", hint=hint, id="billing.E004")]

@@ -14,6 +14,7 @@ django_application = get_asgi_application()
 
 from channels.routing import ProtocolTypeRouter  # noqa: E402
 
+from billing.asgi import with_endpoints  # noqa: E402
 from gateway_project.processes import is_child  # noqa: E402
 from streaming.asgi import websocket_application  # noqa: E402
 from streaming.factory import process_runtime  # noqa: E402
@@ -41,4 +42,6 @@ async def lifespan(
     await send({"type": "lifespan.shutdown.complete"})
 
 
-application = ProtocolTypeRouter({"http": django_application, "websocket": websocket_application, "lifespan": lifespan})
+application = ProtocolTypeRouter(
+    {"http": with_endpoints(django_application), "websocket": websocket_application, "lifespan": lifespan}
+)

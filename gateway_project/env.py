@@ -7,6 +7,7 @@ in the value ("20ms", "10s", "5m", "12h", "7d").
 import os
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_DECIMAL = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,2})?")
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"", "0", "false", "no", "off"})
 
@@ -68,6 +70,13 @@ class Env:
         if not 0 < rate < float("inf"):
             raise ImproperlyConfigured(f"{name}={value!r} is not a rate a second: use a number above 0")
         return rate
+
+    def decimal(self, name: str, default: str) -> Decimal:
+        """At least 0, written with a point: what is to be exact, as a tax rate."""
+        value = self.text(name, default)
+        if not _DECIMAL.fullmatch(value):
+            raise ImproperlyConfigured(f"{name}={value!r} is not a number of at least 0: write it as in {default}")
+        return Decimal(value)
 
     def duration(self, name: str, default: str) -> float:
         """Seconds."""

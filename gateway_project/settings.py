@@ -125,7 +125,12 @@ else:
         **_database.get("OPTIONS", {}),
         "connect_timeout": 5,
         "options": "-c statement_timeout=10000",
-        "pool": {"min_size": 1, "max_size": GATEWAY_DATABASE_CONNECTION_LIMIT, "timeout": 5},
+        # A pool that tries for long to connect pauses for ever longer, and would sleep on when the database is back;
+        # one that has given up begins anew with the next request.
+        "pool": {
+            **{"min_size": 1, "max_size": GATEWAY_DATABASE_CONNECTION_LIMIT, "timeout": 5},
+            "reconnect_timeout": 4,
+        },
     }
 DATABASES = {"default": _database}
 
@@ -165,6 +170,8 @@ GATEWAY_USAGE_INTERVAL = env.duration("GATEWAY_USAGE_INTERVAL", "5s")
 # How often the worker looks who is online, and the silence after which an MT5 account is said to be offline.
 GATEWAY_PRESENCE_INTERVAL = env.duration("GATEWAY_PRESENCE_INTERVAL", "5s")
 GATEWAY_PRESENCE_GRACE = env.duration("GATEWAY_PRESENCE_GRACE", "30s")
+# Administrators who follow a user's messages through one process at once.
+GATEWAY_FOLLOWER_LIMIT = env.count("GATEWAY_FOLLOWER_LIMIT", 10, minimum=1)
 
 # --- Signing in -------------------------------------------------------------------------------------------------------
 GATEWAY_TWO_FACTOR = env.choice(
@@ -209,6 +216,27 @@ elif not MIDTRANS_BASE_URL:
     MIDTRANS_BASE_URL = "https://api.midtrans.com" if IS_PRODUCTION else "https://api.sandbox.midtrans.com"
 MIDTRANS_CONNECT_TIMEOUT = env.duration("MIDTRANS_CONNECT_TIMEOUT", "3s")
 MIDTRANS_READ_TIMEOUT = env.duration("MIDTRANS_READ_TIMEOUT", "10s")
+# Whose payments are taken for ours; empty: not compared.
+MIDTRANS_MERCHANT_ID = env.text("MIDTRANS_MERCHANT_ID")
+
+# --- Billing ----------------------------------------------------------------------------------------------------------
+# Secrets of our own payment service, for /billing/events/; several at once while they rotate.
+GATEWAY_WEBHOOK_SECRETS = env.items("GATEWAY_WEBHOOK_SECRETS")
+# Refused and repeated messages of one address that are kept, a minute.
+GATEWAY_REFUSED_RECEIPT_LIMIT = env.count("GATEWAY_REFUSED_RECEIPT_LIMIT", 60, minimum=1)
+# Development only: how far the clock of billing is ahead.
+GATEWAY_CLOCK_OFFSET = 0.0 if IS_PRODUCTION else env.duration("GATEWAY_CLOCK_OFFSET", "0s")
+# Per cent; prices include it.
+GATEWAY_TAX_RATE = env.decimal("GATEWAY_TAX_RATE", "11")
+# Who sells, as on invoices.
+GATEWAY_SELLER_NAME = env.text("GATEWAY_SELLER_NAME", "" if IS_PRODUCTION else "Trading gateway (development)")
+GATEWAY_SELLER_ADDRESS = env.text("GATEWAY_SELLER_ADDRESS")
+GATEWAY_SELLER_TAX_ID = env.text("GATEWAY_SELLER_TAX_ID")
+# How long a payment page lives, and how long a company without access may owe before it is let go.
+GATEWAY_PAYMENT_PAGE_TTL = env.duration("GATEWAY_PAYMENT_PAGE_TTL", "24h")
+GATEWAY_WRITE_OFF_DELAY = env.duration("GATEWAY_WRITE_OFF_DELAY", "30d")
+# Development only: the place at which a process of billing kills itself.
+GATEWAY_BILLING_FAULT = env.text("GATEWAY_BILLING_FAULT")
 
 # --- Limits of a connection and of the process ------------------------------------------------------------------------
 GATEWAY_MESSAGE_SIZE_LIMIT = env.count("GATEWAY_MESSAGE_SIZE_LIMIT", 65_536, minimum=1_024)
@@ -249,7 +277,11 @@ LOGGING_CONFIG = "logging.config.dictConfig"
 # --- Transport security -----------------------------------------------------------------------------------------------
 SECURE_SSL_REDIRECT = IS_PRODUCTION
 # The orchestrator asks for these over plain HTTP, behind the proxy that ends TLS.
-SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$", r"^metrics$"]
+# Whoever sends payments' news takes a redirect for a failure and does not come back.
+SECURE_REDIRECT_EXEMPT = [
+    *(r"^livez$", r"^readyz$", r"^metrics$"),
+    *(r"^billing/midtrans/notifications/?$", r"^billing/events/?$"),
+]
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if IS_PRODUCTION else None
 SECURE_HSTS_SECONDS = 31_536_000 if IS_PRODUCTION else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = IS_PRODUCTION

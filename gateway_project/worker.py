@@ -1,7 +1,8 @@
 """The background work of the product: what no request should wait for. Room: gateway_project.
 
 Contract: jobs run one after the other in one process; one that fails is logged and runs again at its next time. Every
-job may run in several workers at once. The relay of events has a thread of its own, so that no job delays an event.
+job may run in several workers at once. The relay of events has a thread of its own, so that no job delays an event;
+so have the jobs that wait for the payment service, so that none of its hours holds up the others.
 """
 
 import threading
@@ -14,6 +15,8 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import close_old_connections
 
+from billing import dunning, polling, receipts, renewals
+from billing.entitlements import Turning
 from events import outbox
 from events.publisher import Publisher
 from events.relay import Relay
@@ -48,7 +51,21 @@ def jobs() -> list[Job]:
         Job("prune_revoked_tokens", 3600.0, prune_revoked_tokens),
         Job("clear_sessions", 86_400.0, _clear_sessions),
         Job("prune_outbox", 3600.0, outbox.prune),
+        # Neither asks anything of the payment service, so an hour in which it hangs puts off nobody's end.
+        Job("subscription_ends", 30.0, dunning.end_due),
+        Job("payment_reminders", 30.0, dunning.remind_due),
         Job("presence", settings.GATEWAY_PRESENCE_INTERVAL, PresenceWatch()),
+    ]
+
+
+def payment_jobs() -> list[Job]:
+    """The registry of what asks the payment service, or follows from what it said."""
+    return [
+        Job("payment_receipts", 2.0, receipts.process_waiting),
+        Job("payment_poll", 30.0, polling.poll_due),
+        Job("payment_renewals", 30.0, renewals.renew_due),
+        Job("payment_retries", 30.0, dunning.retry_due),
+        Job("access_turns", 5.0, Turning()),
     ]
 
 

@@ -39,7 +39,8 @@ def save_row(actor: Actor, row: Model, *, action: str = "") -> None:
     """Adds or changes one row.
 
     Raises NotVisible for a row, or one it points at, of another company; PermissionDenied for a field that is not the
-    actor's to write; ValidationError where the plan has no place left.
+    actor's to write; ValidationError where the plan has no place left. A person who moves to another company, or to
+    the operators, comes without password and API keys.
     """
     with transaction.atomic():
         touch(_save(actor, row, action))
@@ -244,8 +245,14 @@ def _save(actor: Actor, row: Model, action: str = "") -> set[uuid.UUID]:
         _check_fields(actor, row, stored)
     row.full_clean()
     before = {} if stored is None else audit.snapshot(stored)
+    moved = row if isinstance(row, User) and isinstance(stored, User) and row.company_id != stored.company_id else None
+    if moved is not None:
+        # Whoever chose the password or was shown a key in the other company may still know them.
+        moved.set_unusable_password()
     row.save()
     _note(actor, action or ("add" if is_new else "change"), row, before, audit.snapshot(row, stored))
+    if moved is not None:
+        revoke_api_keys(actor, moved.api_keys.all())
     # A tier's new limits, or a company's new tier, concern whoever has it now.
     return concerned | company_ids_of(row)
 

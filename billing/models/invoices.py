@@ -3,11 +3,22 @@
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from billing import clock
 from billing.models.plans import Price
 from billing.models.subscriptions import PaymentMethod, Subscription
 from billing.transitions import PaymentState
 
 _STATES = [(state.value, state.value) for state in PaymentState]
+
+
+class InvoiceCounter(models.Model):
+    """The last number given out in a year; its row is the lock of ``numbers``."""
+
+    year = models.PositiveSmallIntegerField(primary_key=True)
+    last = models.PositiveIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.year}: {self.last}"
 
 
 class Invoice(models.Model):
@@ -43,7 +54,7 @@ class Invoice(models.Model):
     total = models.PositiveBigIntegerField(_("total"))
     returned = models.PositiveBigIntegerField(_("returned"), default=0)
     due_at = models.DateTimeField(_("due"))
-    created_at = models.DateTimeField(_("written"), auto_now_add=True)
+    created_at = models.DateTimeField(_("written"), default=clock.now, editable=False)
     paid_at = models.DateTimeField(_("paid"), null=True, blank=True)
 
     class Meta:
@@ -88,9 +99,13 @@ class PaymentAttempt(models.Model):
     # Nothing more is expected of it; it is polled no longer.
     is_closed = models.BooleanField(_("closed"), default=False)
     last_problem = models.CharField(_("last problem"), max_length=120, blank=True)
+    # When Midtrans was last asked for the page or the charge: for a minute nobody else asks.
+    asked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # The failure of a charge of ours was dealt with: retried, or another method asked for.
+    failure_noted_at = models.DateTimeField(null=True, blank=True, editable=False)
     polls = models.PositiveIntegerField(default=0)
     next_poll_at = models.DateTimeField(null=True, blank=True, db_index=True)
-    created_at = models.DateTimeField(_("begun"), auto_now_add=True)
+    created_at = models.DateTimeField(_("begun"), default=clock.now, editable=False)
 
     class Meta:
         ordering = ["-id"]
@@ -113,7 +128,7 @@ class Transaction(models.Model):
     # The last answer of GET status, secrets masked.
     details = models.JSONField(default=dict)
     settled_at = models.DateTimeField(_("settled"), null=True, blank=True)
-    created_at = models.DateTimeField(auto_now_add=True)
+    created_at = models.DateTimeField(default=clock.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:

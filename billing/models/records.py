@@ -5,6 +5,8 @@ from typing import Any, NoReturn
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from billing import clock
+
 
 class WebhookReceipt(models.Model):
     """One message at an endpoint, written before it is trusted and outside the transaction that applies it."""
@@ -24,7 +26,7 @@ class WebhookReceipt(models.Model):
         IGNORED = "ignored", _("ignored")
         FAILED = "failed", _("failed")
 
-    received_at = models.DateTimeField(_("received"), auto_now_add=True, db_index=True)
+    received_at = models.DateTimeField(_("received"), default=clock.now, editable=False, db_index=True)
     source = models.CharField(_("source"), max_length=10, choices=Source.choices)
     address = models.CharField(_("address"), max_length=64, blank=True)
     body_sha256 = models.CharField(max_length=64, db_index=True)
@@ -32,7 +34,7 @@ class WebhookReceipt(models.Model):
     body = models.JSONField(_("body"), default=dict)
     order_id = models.CharField(_("order id"), max_length=64, blank=True, db_index=True)
     # What makes two messages the same event; empty where nothing does.
-    event_key = models.CharField(max_length=200, blank=True)
+    event_key = models.CharField(max_length=200, blank=True, db_index=True)
     verdict = models.CharField(_("verdict"), max_length=10, choices=Verdict.choices, default=Verdict.RECEIVED)
     reason = models.CharField(_("reason"), max_length=120, blank=True)
     tries = models.PositiveIntegerField(default=0)

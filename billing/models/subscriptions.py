@@ -3,6 +3,7 @@
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from billing import clock
 from billing.models.plans import Plan, Price
 from billing.transitions import SubscriptionState
 
@@ -22,7 +23,9 @@ class PaymentMethod(models.Model):
     # GoPay: the account that is linked.
     account_id = models.CharField(max_length=64, blank=True, editable=False)
     expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
-    created_at = models.DateTimeField(_("added"), auto_now_add=True)
+    # The bank or the wallet has refused it for good: renewals do not charge it any more.
+    refused_at = models.DateTimeField(_("refused"), null=True, blank=True)
+    created_at = models.DateTimeField(_("added"), default=clock.now, editable=False)
     removed_at = models.DateTimeField(_("removed"), null=True, blank=True)
 
     class Meta:
@@ -41,6 +44,8 @@ class Subscription(models.Model):
     state = models.CharField(
         _("state"), max_length=12, choices=[(s.value, s.value) for s in SubscriptionState], default="none"
     )
+    # When ``state`` last changed.
+    state_since = models.DateTimeField(null=True, blank=True)
     price = models.ForeignKey(Price, on_delete=models.PROTECT, null=True, blank=True, related_name="subscriptions")
     # Takes the place of ``price`` with the next period: a downgrade, or another interval.
     next_price = models.ForeignKey(Price, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
@@ -57,7 +62,7 @@ class Subscription(models.Model):
     next_retry_at = models.DateTimeField(null=True, blank=True)
     # Days before ``paid_until`` of which somebody was reminded in this period.
     reminders_sent = models.JSONField(default=list)
-    created_at = models.DateTimeField(auto_now_add=True)
+    created_at = models.DateTimeField(default=clock.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:
@@ -84,13 +89,14 @@ class AccessGrant(models.Model):
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="+")
     starts_at = models.DateTimeField(_("from"))
     ends_at = models.DateTimeField(_("to"))
-    invoice = models.OneToOneField(
-        "billing.Invoice", on_delete=models.PROTECT, null=True, blank=True, related_name="grant"
+    # A payment that went back revokes the grant; the next one for the same invoice makes another row.
+    invoice = models.ForeignKey(
+        "billing.Invoice", on_delete=models.PROTECT, null=True, blank=True, related_name="grants"
     )
     given_by = models.CharField(_("given by"), max_length=150, blank=True)
     revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
     revoked_because = models.CharField(_("because"), max_length=80, blank=True)
-    created_at = models.DateTimeField(auto_now_add=True)
+    created_at = models.DateTimeField(default=clock.now, editable=False)
 
     class Meta:
         ordering = ["-id"]
@@ -102,6 +108,9 @@ class AccessGrant(models.Model):
             ),
             models.CheckConstraint(
                 condition=models.Q(invoice__isnull=False) | ~models.Q(given_by=""), name="grant_is_explained"
+            ),
+            models.UniqueConstraint(
+                fields=["invoice"], condition=models.Q(revoked_at__isnull=True), name="one_live_grant_an_invoice"
             ),
         ]
 

@@ -55,10 +55,13 @@ class Screen:
     def header(self, port: int, children: Sequence[Child], absent: Sequence[str], demo: Demo, state_dir: Path) -> None:
         """What runs where, who may log in, and what to try next."""
         web = f"http://{HOST}:{port}"
+        payments = next((child.port for child in children if child.name == "midtrans_sandbox"), 0)
         where = Table.grid(padding=(0, 2))
         for name, text in (
             ("terminals connect to", f"ws://{HOST}:{port}/ws/mt5"),
             ("administration", f"{web}/admin/"),
+            ("buy a plan", f"{web}/admin/billing/account/ as merapi-admin"),
+            *((("test payments", f"http://{HOST}:{payments}/ (a stand-in for Midtrans)"),) if payments else ()),
             ("metrics, readiness", f"{web}/metrics  {web}/readyz"),
             ("logs", f"{state_dir / 'logs'}/*.log"),
             ("running", ", ".join(f"{c.name}{f' :{c.port}' if c.port else ''}" for c in children)),

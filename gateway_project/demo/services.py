@@ -52,6 +52,12 @@ def plan(port: int) -> Services:
         absent.append(f"Kafka: yours, {kafka}")
     else:
         embedded.append(_command("broker", ["embedded_broker"], logs))
+    if address := Env().text("MIDTRANS_BASE_URL"):
+        absent.append(f"Midtrans: yours, {address}")
+    else:
+        told = f"http://{HOST}:{port}/billing/midtrans/notifications/"
+        arguments = ["midtrans_sandbox", "--host", HOST, "--notification-url", told, "--port", "0"]
+        embedded.append(_command("midtrans_sandbox", arguments, logs))
     gateway = _command("gateway", ["gateway", "--host", HOST, "--port", str(port)], logs)
     gateway.port = port
     product = [gateway, _command("worker", ["worker"], logs)]
@@ -66,9 +72,9 @@ def plan(port: int) -> Services:
 
 
 def listens_on(child: Child, port: int) -> None:
-    """Notes where an embedded service listens; Valkey keeps the port when it starts again, so that nobody notices."""
+    """Notes where an embedded service listens; those that can keep the port when they start again: nobody notices."""
     child.port = port
-    if child.name == "valkey":
+    if child.name in ("valkey", "midtrans_sandbox"):
         child.command[-1] = str(port)
 
 

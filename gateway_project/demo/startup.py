@@ -9,12 +9,13 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connections
 
+from billing.demo import forget_payments, give_plans
 from gateway_project.demo.children import Child
 from gateway_project.demo.screen import Screen
 from gateway_project.demo.services import Services, is_port_free, listens_on
 from gateway_project.demo.traffic import fetch
 from gateway_project.local_state import write_processes
-from tenants.demo import seed_demo
+from tenants.demo import Demo, seed_demo
 
 _T = TypeVar("_T")
 _TIMEOUT = 30.0
@@ -56,7 +57,7 @@ class Startup:
             child.start(time.monotonic())
         # They start while the database is prepared.
         self._step("database", lambda: call_command("migrate", verbosity=0, interactive=False))
-        demo = self._step("demo companies and logins", lambda: seed_demo(self._state_dir / "demo.json"))
+        demo = self._step("demo companies and logins", self._seed)
         connections.close_all()
         for child in self._services.embedded:
             self._step(f"{child.name}, in memory", partial(self._await, child, partial(_not_listening, child)))
@@ -69,6 +70,13 @@ class Startup:
         write_processes(self._state_dir, self._services.records())
         self._screen.say(f"ready after {time.monotonic() - began:.1f} s")
         self._screen.header(self._port, self._services.all(), self._services.absent, demo, self._state_dir)
+
+    def _seed(self) -> Demo:
+        demo = seed_demo(self._state_dir / "demo.json")
+        give_plans({company["slug"]: company["tier"] for company in demo["companies"]})
+        if self._services.find("midtrans_sandbox") is not None:
+            forget_payments()
+        return demo
 
     def _step(self, what: str, work: Callable[[], _T]) -> _T:
         self._check()

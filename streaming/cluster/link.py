@@ -39,9 +39,11 @@ class Link:
         self.on_return: list[Callable[[], None]] = []
         self.is_up = bool(url)
         self._silent_until = 0.0
+        # A storm of connects must not read as "Redis is away": who finds all connections in use waits for as long as
+        # Redis answers the others, and the time that an answer may take begins afterwards.
+        self._free = asyncio.Semaphore(_CONNECTION_LIMIT)
         self._redis: Redis | None = None
         if url:
-            # Who finds all of them in use waits: a storm of connects must not read as "Redis is away".
             pool = BlockingConnectionPool.from_url(
                 url,
                 max_connections=_CONNECTION_LIMIT,
@@ -59,12 +61,16 @@ class Link:
         """The answer; None when there is no Redis, it is away, or it does not answer in time."""
         if self._redis is None:
             return None
+        async with self._free:
+            return await self._ask(self._redis, question, timeout)
+
+    async def _ask(self, redis: Redis, question: Callable[[Redis], Awaitable[_T]], timeout: float) -> _T | None:
         loop = asyncio.get_running_loop()
         if not self.is_up and loop.time() < self._silent_until:
             return None
         try:
             async with asyncio.timeout(timeout):
-                answer = await question(self._redis)
+                answer = await question(redis)
         except (RedisError, OSError, TimeoutError) as error:
             self._silent_until = loop.time() + _REST
             if self.is_up:

@@ -6,6 +6,7 @@ A row is what ``taps`` publishes with ``age_ms``, milliseconds since the gateway
 """
 
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -49,8 +50,9 @@ class Look:
     """Who looks at whose messages. Its methods wait for the database and raise LookEnded."""
 
     session_key: str
-    # Of who looks, for the audit log.
+    # Of who looks: for the audit log, and "" for an operator.
     address: str
+    company_id: str
     user_id: str
     with_prices: bool
 
@@ -89,13 +91,15 @@ class Followers:
 
     def __init__(self) -> None:
         self.count = 0
+        self._by_company: Counter[str] = Counter()
 
     async def events(self, look: Look) -> AsyncGenerator[bytes, None]:
         """The stream of one look, from its first row to its end."""
-        if self.count >= settings.GATEWAY_FOLLOWER_LIMIT:
+        if self._is_full_for(look.company_id):
             yield _event("end", {"reason": "full"})
             return
         self.count += 1
+        self._by_company[look.company_id] += 1
         try:
             async with aclosing(_follow(look)) as parts:
                 async for part in parts:
@@ -106,6 +110,18 @@ class Followers:
             yield _event("end", {"reason": "unavailable"})
         finally:
             self.count -= 1
+            self._by_company[look.company_id] -= 1
+
+    def _is_full_for(self, company_id: str) -> bool:
+        """One company has a quarter of the places, so that it cannot keep the others out; the last quarter is the
+        operators'."""
+        limit = settings.GATEWAY_FOLLOWER_LIMIT
+        if self.count >= limit:
+            return True
+        if not company_id:
+            return False
+        of_companies = self.count - self._by_company[""]
+        return self._by_company[company_id] >= max(1, limit // 4) or of_companies >= limit - limit // 4
 
 
 async def _follow(look: Look) -> AsyncGenerator[bytes, None]:

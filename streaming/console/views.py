@@ -129,7 +129,8 @@ def follow_events(request: HttpRequest, user_id: str) -> HttpResponseBase:
     except NotVisible:
         return _not_found(request)
     with_prices = actor.sees_all and request.GET.get("prices") == "1"
-    look = Look(request.session.session_key or "", actor.address, str(person.pk), with_prices)
+    company_id = str(actor.company_id or "")
+    look = Look(request.session.session_key or "", actor.address, company_id, str(person.pk), with_prices)
     answer = StreamingHttpResponse(followers.events(look), content_type="text/event-stream")
     # nginx would gather the events.
     answer["X-Accel-Buffering"] = "no"

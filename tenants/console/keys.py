@@ -105,6 +105,11 @@ class KeyAdmin(ScopedAdmin):
             return []
         return [Tool(reverse("admin:tenants_apikey_rotate", args=[obj.pk]), _("Rotate"))]
 
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None) -> Any:
+        # The answer shows the key, whichever button was pressed: one is enough.
+        one_button = {"show_save_and_add_another": False, "show_save_and_continue": False}
+        return super().add_view(request, form_url, {**one_button, **(extra_context or {})})
+
     # --- Issuing and rotating -----------------------------------------------------------------------------------------
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:

@@ -1,5 +1,6 @@
 """Choosing a password by a link: after an invitation, or when it is forgotten. Room: tenants."""
 
+from collections import Counter
 from functools import cache
 from typing import Any
 
@@ -38,7 +39,8 @@ _WELCOME = "signin_welcome"
 # Of one address and of one mailbox: some at once, then one in so many seconds.
 _RESET_INTERVAL = 120.0
 _RESET_BURST = 5.0
-# People who share a mailbox; a mail each.
+# People of one company who share a mailbox; a mail each. Not of all companies together: any company's admin can enter
+# somebody else's mailbox for its own people, and must not crowd out who it belongs to.
 _RESET_PEOPLE_LIMIT = 5
 
 
@@ -169,9 +171,11 @@ def reset_limiter() -> AttemptLimiter:
 def _mail_links(request: HttpRequest, email: str) -> None:
     base = settings.GATEWAY_PUBLIC_URL or request.build_absolute_uri("/").rstrip("/")
     language = get_language() or settings.LANGUAGE_CODE
-    for number, user in enumerate(PasswordResetForm().get_users(email)):
-        if number == _RESET_PEOPLE_LIMIT or not isinstance(user, User):
-            break
+    mailed: Counter[Any] = Counter()
+    for user in PasswordResetForm().get_users(email):
+        if not isinstance(user, User) or mailed[user.company_id] == _RESET_PEOPLE_LIMIT:
+            continue
+        mailed[user.company_id] += 1
         uid = urlsafe_base64_encode(force_bytes(user.pk))
         path = reverse("password-reset-link", args=[uid, default_token_generator.make_token(user)])
         mail.send_later(

@@ -4,9 +4,13 @@ import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
+from pytest_django import Settings
 
+from billing import background, intake, receipts
 from billing.midtrans.client import MidtransClient
+from tests.billing.notified import EVENT_SECRET, SERVER_KEY
 from tests.support.midtrans import Receiver, StandIn
+from tests.support.status_server import StatusServer
 
 _numbers = itertools.count(1)
 
@@ -52,3 +56,24 @@ def client(stand_in: StandIn) -> Iterator[MidtransClient]:
 def new_order() -> Callable[[], str]:
     """Order ids that no other test uses."""
     return lambda: f"gw-inv-test-{next(_numbers):06}"
+
+
+@pytest.fixture(scope="session")
+def shared_status_server() -> Iterator[StatusServer]:
+    server = StatusServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def midtrans(shared_status_server: StatusServer, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> StatusServer:
+    """What GET status says; receipts are looked after before they are answered, in the test's own transaction."""
+    shared_status_server.reset()
+    settings.MIDTRANS_BASE_URL = shared_status_server.url
+    settings.MIDTRANS_SERVER_KEY = SERVER_KEY
+    settings.MIDTRANS_SIGNING_KEYS = [SERVER_KEY]
+    settings.MIDTRANS_READ_TIMEOUT = 2.0
+    settings.GATEWAY_WEBHOOK_SECRETS = [EVENT_SECRET]
+    monkeypatch.setattr(background, "submit", receipts.process)
+    monkeypatch.setattr(intake, "_without_effect", intake.MinuteCounter())
+    return shared_status_server

@@ -14,7 +14,7 @@ import pytest
 from gateway_project.demo.traffic import fetch
 from tests.demo.test_children import ROOT, eventually, is_alive
 
-NAMES = ["valkey", "broker", "gateway", "worker"]
+NAMES = ["valkey", "broker", "midtrans_sandbox", "gateway", "worker"]
 
 
 class Demo:

@@ -36,6 +36,7 @@ def test_operator_sees_no_remark_on_production_settings(tmp_path: Path) -> None:
         ({"GATEWAY_JWT_KEYS": ""}, "tenants.E001"),
         ({"GATEWAY_JWT_KEYS": "k:HS256:c2hvcnQ="}, "tenants.E001"),
         ({"GATEWAY_TOKEN_TTL": "25h"}, "tenants.E002"),
+        ({"GATEWAY_SELLER_NAME": ""}, "billing.E004"),
     ],
 )
 def test_operator_is_told_what_is_wrong(tmp_path: Path, settings: dict[str, str], identifier: str) -> None:

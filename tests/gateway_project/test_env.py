@@ -1,6 +1,7 @@
 """Settings from the environment: what is wrong is said, with the name and what to do."""
 
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ def test_duration_carries_its_unit(text: str, seconds: float) -> None:
         lambda env: env.duration("GATEWAY_X", "1s"),
         lambda env: env.count("GATEWAY_X", 1),
         lambda env: env.rate("GATEWAY_X", 1.0),
+        lambda env: env.decimal("GATEWAY_X", "1"),
         lambda env: env.flag("GATEWAY_X"),
         lambda env: env.table("GATEWAY_X", ""),
         lambda env: env.choice("GATEWAY_X", "a", ("a", "b")),
@@ -42,6 +44,11 @@ def test_duration_carries_its_unit(text: str, seconds: float) -> None:
 def test_value_of_another_kind_is_refused_by_name(read: Callable[[Env], object], text: str) -> None:
     with pytest.raises(ImproperlyConfigured, match="GATEWAY_X"):
         read(Env({"GATEWAY_X": text}))
+
+
+@pytest.mark.parametrize(("text", "value"), [("11", "11"), ("11.5", "11.5"), ("0", "0"), ("", "12")])
+def test_decimal_is_exact(text: str, value: str) -> None:
+    assert Env({"GATEWAY_X": text}).decimal("GATEWAY_X", "12") == Decimal(value)
 
 
 def test_count_is_held_to_its_minimum() -> None:

@@ -1,4 +1,4 @@
-"""Rows of every table for each company, made from the models themselves: a table that is added has rows of its own here.
+"""Rows of every table for each company, made from the models themselves: a table that is added has rows here at once.
 
 Every text, UUID and number in them carries the company's marks.
 """
@@ -91,7 +91,7 @@ def make_rows(marks: Marks) -> Made:
     """At least one row in each of ``marked_models``."""
     made: Made = {}
     for model in marked_models():
-        given = _ROWS.get(model, lambda marks, made: [{}])(marks, made)
+        given = _ROWS[model](marks, made) if model in _ROWS else [{}]
         made[model] = [_make(model, marks, made, fields) for fields in given]
     return made
 

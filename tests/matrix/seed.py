@@ -1,4 +1,4 @@
-"""Puts the three companies into the database of a gateway: ``manage.py shell -c "from tests.matrix.seed import main"``."""
+"""Puts the three companies into the database of a gateway; ``manage.py shell`` runs ``main``."""
 
 import json
 import sys

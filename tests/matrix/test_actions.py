@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 from django.db.models import Model
-from django.test import Client, RequestFactory
+from django.test import RequestFactory
 from django.urls import reverse
 
 from tests.matrix.addresses import registered
 from tests.matrix.expectations import ACTION_FIELDS, ACTIONS, ADMIN
 from tests.matrix.marks import COMPANIES, NOBODY
 from tests.matrix.rows import SHARED
-from tests.matrix.world import PEOPLE, Person, World, expect_same
+from tests.matrix.world import PEOPLE, Answer, Person, World, expect_same, post
 
 pytestmark = pytest.mark.django_db
 _HERE = "tests/matrix/expectations.py"
@@ -70,14 +70,16 @@ def test_action_touches_nothing_of_another_company(
     if person.role == "operator":
         assert _run(world, model, action, person, chosen, may_change, ACTION_FIELDS).status == 200
         return
-    for other in person.targets:
-        theirs = world.keys(other, model)[:1]
-        for beside, fields in ((chosen[:1], {}), (chosen[:1], ACTION_FIELDS), ([], ACTION_FIELDS)):
+    tries = [(chosen[:1], ACTION_FIELDS), (chosen[:1], {}), ([], ACTION_FIELDS)]
+    if person.role != "company_admin" or "v" not in ADMIN[model].company_admin:
+        # Nobody gets as far as the rows.
+        tries = tries[:1]
+    for place, (beside, fields) in enumerate(tries):
+        twin = _run(world, model, action, person, [*beside, *nobodys], may_change, fields)
+        for other in person.targets[: 1 if place else None]:
+            theirs = world.keys(other, model)[:1]
             answer = _run(world, model, action, person, [*beside, *theirs], may_change, fields)
-            twin = _run(world, model, action, person, [*beside, *nobodys], may_change, fields)
-            expect_same(answer, twin, tuple(theirs), tuple(nobodys), f"{action} of {model.__name__}")
-            if person.role != "company_admin":
-                break
+            expect_same((answer, twin), tuple(theirs), tuple(nobodys), f"{action} of {model.__name__}")
 
 
 def _try_shared(world: World, model: type[Model], action: str, person: Person) -> None:
@@ -94,12 +96,7 @@ def _run(
     keys: list[str],
     may_change: tuple[Any, ...],
     fields: dict[str, str],
-) -> Any:
+) -> Answer:
     path = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
     body = {"action": action, "_selected_action": keys, **fields}
-    send = lambda client: _post(client, path, body)  # noqa: E731
-    return world.ask(person, send, sent=tuple(keys), may_change=may_change)
-
-
-def _post(client: Client, path: str, body: dict[str, Any]) -> Any:
-    return client.post(path, body, follow=True)
+    return world.ask(person, post(path, body, follow=True), sent=tuple(keys), may_change=may_change)

@@ -5,14 +5,13 @@ from typing import Any
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db.models import Model
-from django.test import Client
 from django.urls import reverse
 
 from tenants.models import Company, MT5Account, User
 from tests.matrix.addresses import registered
 from tests.matrix.expectations import ADMIN
 from tests.matrix.marks import NOBODY, Marks
-from tests.matrix.world import COMPANY_ADMINS, Person, World, expect_same
+from tests.matrix.world import COMPANY_ADMINS, Person, Send, World, expect_same, get, post
 from tests.tenants.console.forms import fill_in
 from tests.tenants.console.test_forged_posts import ADDED
 
@@ -47,7 +46,7 @@ def test_form_takes_no_row_of_another_company(world: World, model: type[Model], 
         for other in person.others:
             theirs = world.keys(other, target)[0]
             answers = [_fill_in(world, person, path, {**fields, name: key}, key) for key in (theirs, nobodys)]
-            expect_same(*answers, (theirs,), (nobodys,), f"{path} with {name} of {other.word}")
+            expect_same(answers, (theirs,), (nobodys,), f"{path} with {name} of {other.word}")
 
 
 @pytest.mark.parametrize("person", COMPANY_ADMINS, ids=lambda person: person.name)
@@ -60,11 +59,8 @@ def test_add_form_shows_nothing_of_a_row_that_its_address_names(
         nobodys = world.keys(NOBODY, target)[0]
         for other in person.others:
             theirs = world.keys(other, target)[0]
-            answers = [
-                world.ask(person, lambda client, key=key: client.get(path, {name: key}), sent=(key,))  # noqa: B023
-                for key in (theirs, nobodys)
-            ]
-            expect_same(*answers, (theirs,), (nobodys,), f"{path}?{name}={theirs}")
+            answers = [world.ask(person, get(path, {name: key}), sent=(key,)) for key in (theirs, nobodys)]
+            expect_same(answers, (theirs,), (nobodys,), f"{path}?{name}={theirs}")
 
 
 @pytest.mark.parametrize("person", COMPANY_ADMINS, ids=lambda person: person.name)
@@ -78,8 +74,8 @@ def test_import_knows_no_owner_and_no_account_of_another_company(world: World, p
             twin = (nobodys[0], own.username) if owner == own.username else ("4711", nobodys[1])
             for cells in ((login, owner), twin):
                 text = "login,broker_server,owner\n" + ",".join((cells[0], "Broker", cells[1]))
-                answers.append(world.ask(person, lambda client, text=text: _upload(client, text), sent=cells))
-            expect_same(*answers, theirs, nobodys, f"import of {login} for {owner}")
+                answers.append(world.ask(person, _upload(text), sent=cells))
+            expect_same(answers, theirs, nobodys, f"import of {login} for {owner}")
 
 
 def _csv_cells(world: World, marks: Marks) -> tuple[str, str]:
@@ -90,8 +86,8 @@ def _csv_cells(world: World, marks: Marks) -> tuple[str, str]:
     return str(getattr(account, "login", "")), f"{marks.word}.trader"
 
 
-def _upload(client: Client, text: str) -> Any:
-    return client.post(_IMPORT, {"file": SimpleUploadedFile("accounts.csv", text.encode())})
+def _upload(text: str) -> Send:
+    return post(_IMPORT, {"file": SimpleUploadedFile("accounts.csv", text.encode())})
 
 
 def _fill_in(world: World, person: Person, path: str, fields: dict[str, Any], key: str) -> Any:

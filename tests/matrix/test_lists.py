@@ -1,4 +1,4 @@
-"""What a list can be asked: filters, lookups, searches, orders, pop-ups, autocompletion. Nothing tells of other rows."""
+"""What a list can be asked: filters, lookups, searches, orders, pop-ups, autocompletion. Nothing tells of others."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,8 +13,7 @@ from tenants.models import Company, MT5Account, User
 from tests.matrix.addresses import registered
 from tests.matrix.expectations import ADMIN
 from tests.matrix.marks import COMPANIES, NOBODY, Marks
-from tests.matrix.rows import SHARED
-from tests.matrix.world import COMPANY_ADMINS, PEOPLE, Answer, Person, World, expect_same
+from tests.matrix.world import COMPANY_ADMINS, PEOPLE, Answer, Person, World, expect_same, get
 
 pytestmark = pytest.mark.django_db
 _MODELS = list(registered())
@@ -71,19 +70,19 @@ def list_of(model: type[Model]) -> str:
 
 def ask(world: World, person: Person, path: str, query: dict[str, str]) -> Answer:
     sent = tuple(piece for value in query.values() for piece in value.split(",") if piece)
-    return world.ask(person, lambda client: client.get(path, query), sent=sent)
+    return world.ask(person, get(path, query), sent=sent)
 
 
-@pytest.mark.parametrize("person", COMPANY_ADMINS, ids=lambda person: person.name)
-@pytest.mark.parametrize("model", _MODELS, ids=lambda model: model.__name__)
+@pytest.mark.parametrize("person", COMPANY_ADMINS[:1], ids=lambda person: person.name)
+@pytest.mark.parametrize("model", _LISTED, ids=lambda model: model.__name__)
 def test_lookup_tells_nothing_of_another_company(world: World, model: type[Model], person: Person) -> None:
     path, other = list_of(model), other_of(person)
     twins = list(questions(model, NOBODY, world))
     for (name, value), (_, nobodys) in zip(questions(model, other, world), twins, strict=True):
         answer = ask(world, person, path, {name: value})
-        if answer.status != 400 and model not in SHARED:
+        if answer.status != 400:
             twin = ask(world, person, path, {name: nobodys})
-            expect_same(answer, twin, tuple(value.split(",")), tuple(nobodys.split(",")), f"{path}?{name}={value}")
+            expect_same((answer, twin), tuple(value.split(",")), tuple(nobodys.split(",")), f"{path}?{name}={value}")
 
 
 @pytest.mark.parametrize("person", COMPANY_ADMINS, ids=lambda person: person.name)
@@ -94,11 +93,11 @@ def test_search_and_switches_of_a_list_tell_nothing_of_another_company(
     path = list_of(model)
     for word, nobodys in zip(words(other_of(person), world), words(NOBODY, world), strict=True):
         answers = [ask(world, person, path, {"q": one}) for one in (word, nobodys)]
-        expect_same(*answers, (word,), (nobodys,), f"{path}?q={word}")
+        expect_same(answers, (word,), (nobodys,), f"{path}?q={word}")
     for switch in _SWITCHES:
-        world.ask(person, lambda client, switch=switch: client.get(f"{path}?{switch}", follow=True))
+        world.ask(person, get(f"{path}?{switch}", follow=True))
     for field in model._meta.concrete_fields:
-        answer = world.ask(person, lambda client, name=field.name: client.get(f"{path}?_to_field={name}&_popup=1"))
+        answer = world.ask(person, get(f"{path}?_to_field={field.name}&_popup=1"))
         assert answer.status in (200, 302, 400), field.name
         assert answer.status != 200 or field.primary_key, f"_to_field={field.name} is taken"
 
@@ -108,7 +107,7 @@ def test_operator_finds_each_company_by_the_same_questions(world: World, model: 
     """The questions are such that they find something where it may be found."""
     if registered()[model].search_fields:
         for marks in COMPANIES:
-            answer = world.ask(PEOPLE[0], lambda client, word=marks.word: client.get(list_of(model), {"q": word}))
+            answer = world.ask(PEOPLE[0], get(list_of(model), {"q": marks.word}))
             assert marks.pattern.search(answer.body.replace(f'value="{marks.word}"', "")), marks.word
 
 
@@ -124,10 +123,10 @@ def test_autocompletion_offers_nothing_of_another_company(world: World, model: t
 
 def _complete(world: World, person: Person, query: dict[str, str]) -> None:
     ask(world, person, "/admin/autocomplete/", {**query, "term": ""})
-    for other in person.targets:
-        for word, nobodys in zip(words(other, world), words(NOBODY, world), strict=True):
-            answers = [ask(world, person, "/admin/autocomplete/", {**query, "term": one}) for one in (word, nobodys)]
-            expect_same(*answers, (word,), (nobodys,), f"autocomplete {query} {word}")
+    for other in person.targets if person.role == "company_admin" else ():
+        terms = (other.word, NOBODY.word)
+        answers = [ask(world, person, "/admin/autocomplete/", {**query, "term": term}) for term in terms]
+        expect_same(answers, terms[:1], terms[1:], f"autocomplete {query} {other.word}")
 
 
 def _inlines(page: ModelAdmin[Any]) -> list[Any]:

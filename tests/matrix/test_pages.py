@@ -1,23 +1,20 @@
 """Every address, by everybody: what it answers, what it gives away, what it changes."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
-from django.test import Client
 
 from tenants.models import User
 from tests.matrix.addresses import Address, addresses, expected, registered
 from tests.matrix.expectations import ADMIN, PAGES, Page
 from tests.matrix.marks import COMPANIES, NOBODY, Marks, found_in
 from tests.matrix.rows import SHARED
-from tests.matrix.world import PEOPLE, Answer, Person, World, expect_same
+from tests.matrix.world import PEOPLE, Person, World, expect_same, get, post
 
 pytestmark = pytest.mark.django_db
 _HERE = "tests/matrix/expectations.py"
 _ADDRESSES = addresses()
 # Of an own row too: there is nothing to see, or what is asked for is not there.
 _SHUT = (403, 404)
+_TRIES: tuple[tuple[str, dict[str, str]], ...] = (("get", {}), ("post", {"post": "yes", "_save": "1"}), ("post", {}))
 # What a body names when somebody tries whether a page takes it: rows of another company under all the names there are.
 _REFERENCES = ("user", "owner", "company", "subscription", "invoice", "method", "price", "_selected_action", "id")
 
@@ -57,10 +54,10 @@ def test_page_answers_each_person_with_what_is_theirs(world: World, address: Add
 def _ask_for_own(world: World, address: Address, person: Person, row: Page, arguments: dict[str, str]) -> None:
     path, wanted = address.path(arguments), row.status(person.role)
     sent = tuple(arguments.values()) if person.marks is None else ()
-    answer = world.ask(person, lambda client: client.get(path), sent=sent)
+    answer = world.ask(person, get(path), sent=sent)
     allowed = (wanted,) if wanted != 403 else _SHUT
     assert answer.status in allowed or _is_own_self(world, address, person, arguments), f"GET {path}: {answer.status}"
-    if wanted == 302 and not row.company_admin == 302 and person.role in ("trader", "anonymous"):
+    if wanted == 302 and row.company_admin != 302 and person.role in ("trader", "anonymous"):
         assert answer.location.startswith("/admin/login/"), answer.location
     if row.shows_own and person.role == "operator" and address.key.endswith("_changelist"):
         for marks in COMPANIES:
@@ -75,9 +72,9 @@ def _post(world: World, person: Person, path: str, sent: tuple[str, ...], others
     for other in others:
         users = world.keys(other, User)
         body = {"post": "yes", **dict.fromkeys(_REFERENCES, users[0])}
-        world.ask(person, lambda client, body=body: client.post(path, body), sent=(*sent, users[0]))
+        world.ask(person, post(path, body), sent=(*sent, users[0]))
     if not others:
-        world.ask(person, lambda client: client.post(path, {}), sent=sent)
+        world.ask(person, post(path), sent=sent)
 
 
 def _ask_for_others(world: World, address: Address, person: Person, row: Page, other: Marks) -> None:
@@ -85,15 +82,13 @@ def _ask_for_others(world: World, address: Address, person: Person, row: Page, o
     twin, sent_twin = address.path(nobodys_row), tuple(nobodys_row.values())
     if all(model in SHARED for model in row.ids.values()):
         return
-    for arguments in _rows_of(world, row, other):
-        path, sent = address.path(arguments), tuple(arguments.values())
-        for method, body in (("get", {}), ("post", {"post": "yes", "_save": "1"}), ("post", {})):
-            send: Callable[[str], Callable[[Client], Any]] = lambda where, method=method, body=body: (  # noqa: E731
-                lambda client: getattr(client, method)(where, body)
-            )
-            theirs: Answer = world.ask(person, send(path), sent=sent)
-            nobodys = world.ask(person, send(twin), sent=sent_twin)
-            expect_same(theirs, nobodys, sent, sent_twin, f"{method.upper()} {path}")
+    for method, body in _TRIES:
+        send = get if method == "get" else post
+        nobodys = world.ask(person, send(twin, body), sent=sent_twin)
+        for arguments in _rows_of(world, row, other):
+            path, sent = address.path(arguments), tuple(arguments.values())
+            theirs = world.ask(person, send(path, body), sent=sent)
+            expect_same((theirs, nobodys), sent, sent_twin, f"{method.upper()} {path}")
             if method == "get":
                 wanted = row.foreign if person.role == "company_admin" else row.status(person.role)
                 may_not = person.role == "company_admin" and row.company_admin in _SHUT

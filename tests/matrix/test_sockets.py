@@ -59,7 +59,7 @@ class Line:
         if self.status != 101:
             self.heard.append(self._rest())
 
-    def say(self, message_type: str, sequence: int, payload: dict[str, Any], **forged: str) -> None:
+    def say(self, message_type: str, sequence: int, payload: dict[str, Any], **forged: Any) -> None:
         if self._form == "json":
             frame = {"message_type": message_type, "sequence": sequence, "payload": payload, **forged}
             self._client.send(TEXT, json.dumps(frame).encode())
@@ -188,7 +188,10 @@ def test_message_under_another_name_is_the_senders_own(
     line.say(message_type, 1, payload_of(message_type), **forged)
     line.hear_until(MESSAGES[message_type])
     assert not found_in("\n".join(line.heard), person.others)
-    for name, value, nobodys in (("account", theirs["account"], str(NOBODY.number())), ("symbol", theirs["symbol"], "")):
+    for name, value, nobodys in (
+        ("account", theirs["account"], str(NOBODY.number())),
+        ("symbol", theirs["symbol"], ""),
+    ):
         if name == "symbol" and message_type not in ("tick_data", "trading_signal"):
             continue
         answers = []
@@ -277,9 +280,10 @@ def test_kafka_holds_each_message_under_its_sender(site: Site) -> None:
             line.say(message_type, sequence, payload_of(message_type), **forged)
             line.hear_until("gateway.ack")
         line.close()
+    records = site.topics.read()
     for person in TERMINALS:
         own = site.of(person)
-        for record in site.topics.read():
+        for record in records:
             envelope = record.envelope
             if not envelope.stream_id.startswith(person.name):
                 continue

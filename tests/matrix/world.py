@@ -4,7 +4,7 @@ import html
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,11 +22,12 @@ from tests.matrix.marks import COMPANIES, NOBODY, Marks, found_in
 from tests.matrix.rows import SHARED, Made, make_rows, make_shared, marked_models, unknown_key
 
 Send = Callable[[Client], Any]
+_MARKED = "|".join(one.hex for one in (*COMPANIES, NOBODY))
 # Of two equal requests these differ: times of day and what is made by chance, such as the ids of new rows.
 _CHANCE = re.compile(
     r'name="csrfmiddlewaretoken" value="\w+"|csrftoken=\w+|sessionid=\w+|expires=[^;\n]+|messages=[^;\n]+'
     r'|\d\d:\d\d:\d\d(?:\.\d+)?|name="preview" value="[^"]+"|gwk_[a-z0-9]{8}_[\w-]{43}|gwk_[a-z0-9]{8}…'
-    rf"|\b(?!{'|'.join(one.hex for one in (*COMPANIES, NOBODY))})[0-9a-f]{{8}}-[0-9a-f]{{4}}-4[0-9a-f]{{3}}-[0-9a-f-]{{17}}"
+    rf"|\b(?!{_MARKED})[0-9a-f]{{8}}-[0-9a-f]{{4}}-4[0-9a-f]{{3}}-[0-9a-f-]{{17}}"
 )
 # Shorter than that nothing that is sent can be told from the rest of a page.
 _SENT_LIMIT = 4
@@ -252,8 +253,17 @@ def _writes() -> Iterator[list[str]]:
         yield wrote
 
 
-def expect_same(first: Answer, second: Answer, ids: tuple[str, ...], twins: tuple[str, ...], what: str) -> None:
+def get(path: str, query: Mapping[str, str] | None = None, *, follow: bool = False) -> Send:
+    return lambda client: client.get(path, query, follow=follow)
+
+
+def post(path: str, body: Mapping[str, Any] | None = None, *, follow: bool = False) -> Send:
+    return lambda client: client.post(path, body or {}, follow=follow)
+
+
+def expect_same(answers: Sequence[Answer], ids: tuple[str, ...], twins: tuple[str, ...], what: str) -> None:
     """Fails when two answers differ in more than the ids that were sent: one of another company's, one of nobody's."""
+    first, second = answers
     one, two = first.without(*ids), second.without(*twins)
     if one == two:
         return

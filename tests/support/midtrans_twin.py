@@ -57,6 +57,8 @@ class Twin:
         self.calls: list[tuple[str, str]] = []
         self.pages: dict[str, dict[str, Any]] = {}
         self._faults: list[tuple[str, bool]] = []
+        # How many answers were lost so far.
+        self.lost = 0
 
     # --- What customers, banks and the network do ---------------------------------------------------------------------
 
@@ -113,6 +115,7 @@ class Twin:
         for number, (name, done) in enumerate(self._faults):
             if name == call:
                 del self._faults[number]
+                self.lost += 1
                 return done
         return None
 

@@ -29,6 +29,14 @@ class Postgres:
             self._server = get_server(self._directory, cleanup_mode="stop")
             self.url = self._server.get_uri()
 
+    def halt(self) -> None:
+        """Ends the server and all connections; what is committed stays."""
+        self._server.stop()
+
+    def resume(self) -> None:
+        """At the same address."""
+        self._server.ensure_postgres_running()
+
     def stop(self) -> None:
         if self._server is not None:
             self._server.cleanup()

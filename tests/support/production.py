@@ -20,6 +20,7 @@ def production_environment(state_dir: Path, **settings: str) -> dict[str, str]:
             "GATEWAY_EMAIL_URL": "smtp+tls://gateway:secret@mail.example:587",
             "GATEWAY_METRICS_TOKEN": secrets.token_urlsafe(24),
             "GATEWAY_TOPIC_REPLICATION": "3",
+            "GATEWAY_SELLER_NAME": "PT Example",
             "MIDTRANS_SERVER_KEY": f"Mid-server-{secrets.token_urlsafe(16)}",
             "DATABASE_URL": "postgresql://gateway:secret@postgres.example/gateway",
             "REDIS_URL": "redis://redis.example:6379/0",

@@ -330,3 +330,30 @@ def test_user_with_accounts_is_not_moved(cast: Cast, operator: User, account: MT
     with pytest.raises(ValidationError, match="belong to another company"):
         access.save_row(Actor.of(operator), cast.bob)
     assert everything() == before
+
+
+@pytest.mark.parametrize("to", ["beta", "operators"])
+def test_person_who_moves_brings_no_password_and_no_key_that_the_old_company_may_know(cast: Cast, to: str) -> None:
+    cast.bob.set_password("known to Alice, who chose it")
+    cast.bob.save()
+    known, _ = access.create_api_key(Actor.of(cast.alice), cast.bob, "VPS")
+    charlies, _ = access.create_api_key(Actor.system(), cast.charlie, "VPS")
+    bob = User.objects.get(pk=cast.bob.pk)
+    if to == "beta":
+        bob.company = cast.beta
+    else:
+        bob.company, bob.role = None, User.Role.OPERATOR
+    access.save_row(Actor.system(), bob)
+    assert not User.objects.get(pk=bob.pk).has_usable_password()
+    assert access.usable_api_key(known) is None and access.usable_api_key(charlies) is not None
+    assert AuditEntry.objects.filter(action="revoke", object_type="apikey").count() == 1
+
+
+def test_person_who_stays_keeps_password_and_keys(cast: Cast) -> None:
+    cast.bob.set_password("a long enough password")
+    cast.bob.save()
+    key, _ = access.create_api_key(Actor.system(), cast.bob, "VPS")
+    bob = User.objects.get(pk=cast.bob.pk)
+    bob.first_name, bob.role = "Robert", User.Role.COMPANY_ADMIN
+    access.save_row(Actor.system(), bob)
+    assert User.objects.get(pk=bob.pk).has_usable_password() and access.usable_api_key(key) is not None

@@ -1,6 +1,7 @@
 """``manage.py midtrans_sandbox``: a stand-in for Midtrans, for tests and demonstrations. Room: billing (sandbox)."""
 
 import asyncio
+import json
 import socket
 from argparse import ArgumentParser
 from typing import Any
@@ -52,5 +53,7 @@ class Command(BaseCommand):
             time_factor=options["time_factor"],
         )
         self.stdout.write(f"Midtrans stand-in on {address}, Ctrl-C stops it")
+        # For whoever has started it on any port.
+        self.stdout.write(json.dumps({"port": listener.getsockname()[1]}))
         self.stdout.flush()
         asyncio.run(serve(sandbox, listener))

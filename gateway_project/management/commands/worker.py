@@ -10,7 +10,7 @@ import structlog
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from gateway_project.worker import jobs, relay_of_settings, start_thread, work
+from gateway_project.worker import jobs, payment_jobs, relay_of_settings, start_thread, work
 
 log = structlog.get_logger(__name__)
 
@@ -29,9 +29,9 @@ class Command(BaseCommand):
 
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
-        registry = jobs()
-        log.info("worker_starts", pid=os.getpid(), jobs=[job.name for job in registry])
-        threads: list[threading.Thread] = []
+        registry, payments = jobs(), payment_jobs()
+        log.info("worker_starts", pid=os.getpid(), jobs=[job.name for job in (*registry, *payments)])
+        threads = [start_thread("payments", lambda event: work(payments, event), stopping)]
         if settings.GATEWAY_KAFKA_BOOTSTRAP_SERVERS:
             threads.append(start_thread("relay", lambda event: relay_of_settings().run(event), stopping))
         else:

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -51,8 +51,8 @@ def key_of(client: Client) -> str:
 
 
 def look_of(people: People, *, prices: bool = False, operator: bool = False) -> Look:
-    key = people.operators if operator else people.alices
-    return Look(key, "192.0.2.9", str(people.cast.bob.pk), with_prices=prices)
+    key, company_id = (people.operators, "") if operator else (people.alices, str(people.cast.alpha.pk))
+    return Look(key, "192.0.2.9", company_id, str(people.cast.bob.pk), with_prices=prices)
 
 
 async def heard(stream: AsyncIterator[bytes], seconds: float = 10.0) -> Event:
@@ -151,6 +151,7 @@ def test_company_admin_who_asks_for_prices_gets_the_headers(
         assert (answer["Content-Type"], answer["X-Accel-Buffering"]) == ("text/event-stream", "no")
         asyncio.run(first(answer))
     assert [look.with_prices for look in looks] == [False, query == "prices=1"]
+    assert [look.company_id for look in looks] == [str(people.cast.alpha.pk), ""]
 
 
 async def test_company_admin_is_refused_prices_by_the_stream_itself(people: People) -> None:
@@ -215,7 +216,9 @@ async def test_operator_who_becomes_a_company_admin_sees_no_more_prices(people: 
         assert await heard(stream) == ("end", {"reason": "not_yours"})
 
 
-async def test_one_more_than_the_limit_is_told_so_and_takes_nobodys_place(people: People) -> None:
+async def test_one_more_than_the_limit_is_told_so_and_takes_nobodys_place(people: People, settings: Settings) -> None:
+    # Of one company: a quarter.
+    settings.GATEWAY_FOLLOWER_LIMIT = 8
     followers = Followers()
     first, second, third = (followers.events(look_of(people)) for _ in range(3))
     assert (await heard(first))[0] == (await heard(second))[0] == "begin"
@@ -227,6 +230,29 @@ async def test_one_more_than_the_limit_is_told_so_and_takes_nobodys_place(people
     await second.aclose()
     assert followers.count == 0
     assert await AuditEntry.objects.filter(action="follow").acount() == 3
+
+
+async def test_company_that_follows_with_all_it_has_keeps_neither_others_nor_operators_out(
+    people: People, settings: Settings
+) -> None:
+    settings.GATEWAY_FOLLOWER_LIMIT = 4
+    followers = Followers()
+    held: list[AsyncGenerator[bytes, None]] = []
+
+    async def begins(company_id: str, *, operator: bool = False) -> bool:
+        look = replace(look_of(people, operator=operator), company_id=company_id)
+        held.append(followers.events(look))
+        return (await heard(held[-1]))[0] == "begin"
+
+    # Four places: one for each company, and one that only operators take, beside what is left of the rest.
+    assert [await begins("alpha"), await begins("alpha")] == [True, False]
+    assert [await begins("beta"), await begins("gamma"), await begins("delta")] == [True, True, False]
+    assert [await begins("", operator=True), await begins("", operator=True)] == [True, False]
+    for stream in held:
+        await stream.aclose()
+    assert followers.count == 0
+    assert await begins("alpha")
+    await held[-1].aclose()
 
 
 async def test_silent_stream_has_a_comment_now_and_then(people: People, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,6 +186,16 @@ def test_people_who_share_a_mailbox_get_a_mail_each(cast: Cast, alice: User) -> 
     }
 
 
+def test_company_that_enters_anothers_mailbox_for_its_people_does_not_keep_the_owner_out(cast: Cast) -> None:
+    for number in range(6):
+        with_password(User.objects.create_user(f"alpha.n{number}", email=MAILBOX, company=cast.alpha))
+    cast.charlie.email = MAILBOX
+    with_password(cast.charlie)
+    ask()
+    until(lambda: len(mail.outbox) == 6)
+    assert sum(" charlie." in str(sent.body) for sent in mail.outbox) == 1
+
+
 def test_mail_is_in_the_language_of_the_page(alice: User) -> None:
     ask(HTTP_ACCEPT_LANGUAGE="id")
     until(lambda: bool(mail.outbox))
