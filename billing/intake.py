@@ -17,7 +17,7 @@ from django.conf import settings
 from billing import clock
 from billing.midtrans.payload import masked
 from billing.models import WebhookReceipt
-from billing.receipts import FIRST_TRY, note_verdict
+from billing.receipts import FIRST_TRY, note_verdicts
 
 _SHOWN_OF_STRANGERS = ("order_id", "transaction_status", "status_code", "gross_amount", "type")
 _TEXT_LIMIT = 64
@@ -89,7 +89,7 @@ def keep_without_effect(
         reason=reason,
         processed_at=clock.now(),
     )
-    note_verdict(receipt)
+    note_verdicts([receipt])
     return receipt
 
 

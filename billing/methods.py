@@ -9,10 +9,11 @@ from billing import books, clock, faults, vault
 from billing.invoices import locked
 from billing.ledger import Applied, on_payment_change
 from billing.midtrans.client import MidtransClient
-from billing.midtrans.outcomes import Done
+from billing.midtrans.outcomes import Done, Unknown
 from billing.midtrans.payload import AccountStatus, TransactionStatus
 from billing.models import PaymentAttempt, PaymentMethod, Subscription
 from billing.problems import BillingError
+from billing.receipts import on_account_change
 from billing.transitions import Access
 from tenants.access import Actor, find
 
@@ -69,9 +70,16 @@ def complete(limit: int = 20) -> int:
 
 
 def look_again(account_id: str) -> int:
-    """Something was said of a linked wallet: asks Midtrans how it stands. How many rows changed."""
+    """Something was said of a linked wallet: asks Midtrans how it stands. How many rows changed.
+
+    Raises BillingError, temporary, when Midtrans does not answer.
+    """
+    if not PaymentMethod.objects.filter(account_id=account_id, removed_at__isnull=True, refused_at=None).exists():
+        return 0
     with MidtransClient.from_settings() as client:
         outcome = client.gopay_account(account_id)
+    if isinstance(outcome, Unknown):
+        raise BillingError(_("Midtrans does not answer at the moment: try again in a minute."), is_temporary=True)
     return _account_changed(outcome.value) if isinstance(outcome, Done) else 0
 
 
@@ -161,8 +169,13 @@ def _own(actor: Actor, method: PaymentMethod) -> PaymentMethod:
 
 
 def register() -> None:
-    """At start, in every process: whoever hears of a payment keeps what paid it."""
+    """At start, in every process: whoever hears of a payment keeps what paid it, and of a wallet looks at it."""
     on_payment_change(_after_payment)
+    on_account_change(_after_account_change)
+
+
+def _after_account_change(account_id: str) -> None:
+    look_again(account_id)
 
 
 def _after_payment(attempt: PaymentAttempt, status: TransactionStatus, applied: Applied) -> None:

@@ -80,6 +80,8 @@ def quote(subscription: Subscription, price: Price, *, paid: Periods, now: datet
         return made(Takes.ON_PAYMENT, Invoice.Kind.RENEWAL, price.amount, end, after)
 
     on = local_day(now)
+    # What begins and ends on one day has no day left.
+    paid = [(start, until) for start, until in paid if local_day(until) > local_day(start)]
     rises = price.plan.rank > current.plan.rank
     if rises and price.interval == current.interval:
         total = sum(

@@ -6,6 +6,7 @@ what ``GET status`` says. A receipt that waits is taken by whoever comes first; 
 
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -52,17 +53,22 @@ def on_account_change(handler: AccountHandler) -> AccountHandler:
 
 
 def process_waiting() -> int:
-    """Everything whose time has come; how many got their verdict. For the worker, in as many as there are."""
+    """Everything whose time has come; how many orders and events got a verdict. Any number of workers may run it."""
     due = WebhookReceipt.objects.filter(verdict=Verdict.WAITING, next_try_at__lte=clock.now()).order_by("pk")
     until, done = time.monotonic() + _TURN, 0
-    pks = list(due.values_list("pk", flat=True)[:_BATCH])
-    if not pks:
+    rows = list(due.values_list("pk", "order_id")[:_BATCH])
+    if not rows:
         return 0
+    orders: set[str] = set()
     with MidtransClient.from_settings() as client:
-        for pk in pks:
+        for pk, order_id in rows:
             if time.monotonic() > until:
                 break
-            done += process(pk, client=client) != Verdict.WAITING
+            # The first one of an order has answered the others.
+            if order_id not in orders:
+                done += process(pk, client=client) != Verdict.WAITING
+            if order_id:
+                orders.add(order_id)
     return done
 
 
@@ -115,20 +121,34 @@ def _conclude_all(found: list[tuple[WebhookReceipt, str, str]]) -> None:
             if verdict != Verdict.WAITING:
                 row.processed_at, row.next_try_at = now, None
             receipt.verdict, receipt.reason = row.verdict, row.reason
-        WebhookReceipt.objects.bulk_update(held.values(), ["verdict", "reason", "processed_at", "next_try_at"])
-        for row in held.values():
-            if row.verdict in _WITHOUT_EFFECT:
-                note_verdict(row)
+        _write(list(held.values()))
 
 
-def note_verdict(receipt: WebhookReceipt) -> None:
-    """One line in the books for a message that had no effect."""
-    books.entry(
-        f"webhook_{receipt.verdict}",
-        actor="webhook",
-        order_id=receipt.order_id,
-        receipt_id=receipt.pk,
-        note=f"{receipt.source}: {receipt.reason}" if receipt.reason else receipt.source,
+def _write(rows: list[WebhookReceipt]) -> None:
+    """In as many statements as there are different verdicts, however many rows."""
+    groups: dict[tuple[str, str], list[WebhookReceipt]] = defaultdict(list)
+    for row in rows:
+        groups[row.verdict, row.reason].append(row)
+    for (verdict, reason), same in groups.items():
+        changes: dict[str, Any] = {"verdict": verdict, "reason": reason}
+        if verdict != Verdict.WAITING:
+            changes |= {"processed_at": same[0].processed_at, "next_try_at": None}
+        WebhookReceipt.objects.filter(pk__in=[row.pk for row in same]).update(**changes)
+        if verdict in _WITHOUT_EFFECT:
+            note_verdicts(same)
+
+
+def note_verdicts(rows: list[WebhookReceipt]) -> None:
+    """A line each in the books for messages that had no effect."""
+    books.entries(
+        {
+            "kind": f"webhook_{row.verdict}",
+            "actor": "webhook",
+            "order_id": row.order_id,
+            "receipt_id": row.pk,
+            "note": f"{row.source}: {row.reason}" if row.reason else row.source,
+        }
+        for row in rows
     )
 
 

@@ -22,6 +22,8 @@ from tenants.access import TerminalAccess
 log = structlog.get_logger(__name__)
 # Seconds that an answer of the database is waited for: a terminal's handshake, and the poll, hang on it.
 _ASK_TIMEOUT = 5.0
+# Users whose change is brought to their connections before others have their turn.
+_TURN_LIMIT = 50
 # Seconds that kicks and versions are remembered.
 _MEMORY = 120.0
 _T = TypeVar("_T")
@@ -255,7 +257,9 @@ class AccessDirectory:
         if not stale:
             return
         found = await self.ask(lambda: tenants_access.terminal_accesses(stale))
-        for user_id in stale:
+        for place, user_id in enumerate(stale):
+            if place and place % _TURN_LIMIT == 0:
+                await asyncio.sleep(0)
             access_now = found.get(user_id)
             if access_now is not None:
                 self._remember(access_now)

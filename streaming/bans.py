@@ -49,6 +49,7 @@ class Bans:
         self._directory = directory
         self._notes: dict[str, BanNote] = {}
         self._writing = asyncio.Lock()
+        self._is_down = False
 
     def set(self, user_id: str, verdict: Verdict, earlier: int) -> BanNote:
         """A new ban, from now on; ``earlier``: how many there were within a day."""
@@ -147,13 +148,17 @@ class Bans:
 
         try:
             await self._directory.ask(write)
-        except AccessUnavailable:
-            log.warning("ban_not_written_yet", user_id=user_id)
+        except AccessUnavailable as error:
+            if not self._is_down:
+                # Once, however many bans wait for however long.
+                self._is_down = True
+                log.warning("ban_not_written_yet", user_id=user_id, reason=str(error))
         except NotVisible:
             # The user was deleted meanwhile.
             self._notes.pop(user_id, None)
         else:
             note.is_written = True
+            self._is_down = False
 
 
 def _key(user_id: str) -> str:

@@ -61,7 +61,7 @@ class Cutoff:
 
     def access_changed(self, user_id: str, access: TerminalAccess | None) -> None:
         entry = self._registry.users.get(user_id)
-        if entry is None:
+        if entry is None or (access is not None and _is_older(access, entry)):
             return
         for connection in entry.all_connections():
             self._apply(connection, access)
@@ -71,6 +71,9 @@ class Cutoff:
 
     def adopt(self, entry: UserEntry, access: TerminalAccess) -> None:
         """What the entries of a user and a company know of the plan."""
+        if _is_older(access, entry):
+            return
+        entry.version = access.access_version
         entry.bans = access.bans
         entry.api_keys = access.api_keys
         entry.company.monthly_data_limit = access.monthly_data_limit
@@ -98,9 +101,8 @@ class Cutoff:
             connection.access_deadline = time.monotonic() + (access.access_until - time.time())
 
     def tokens_revoked(self, jtis: Collection[str]) -> None:
-        revoked = set(jtis)
-        for connection in list(self._registry.connections.values()):
-            if connection.jti in revoked:
+        for jti in jtis:
+            for connection in list(self._registry.tokens.get(jti, ())):
                 connection.session.end(CloseCode.TOKEN_REVOKED, _REVOKED)
 
     def kicked(self, user_id: str, session_id: str, at: float) -> None:
@@ -208,3 +210,8 @@ class Cutoff:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("cutoff_work_failed", error=repr(task.exception()))
+
+
+def _is_older(access: TerminalAccess, entry: UserEntry) -> bool:
+    """Whether the entry knows of a later change already."""
+    return access.company_id == entry.company.company_id and access.access_version < entry.version

@@ -1,6 +1,7 @@
 """This process among the others: what they share, what they hear of each other. Room: streaming."""
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ _SYNC_INTERVAL = 1.0
 _SHARE_INTERVAL = 0.2
 _NEWS_PAUSE = 0.005
 _TAP_INTERVAL = 0.25
+_STOP_TIMEOUT = 5.0
 # Every so many syncs all numbers are written, whatever has changed.
 _FULL_SYNC = 15
 _REPEATS = 6
@@ -79,6 +81,7 @@ class Fleet:
         # Syncs still to come that write everything.
         self._repeats = 0
         link.on_return.append(self._resynchronise)
+        self.places.on_lapse.append(self._resynchronise)
 
     def start(self) -> None:
         self._news.start()
@@ -99,6 +102,10 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._news.stop()
+        with contextlib.suppress(TimeoutError):
+            # A ban that the database does not have yet: nobody but this process will write it.
+            async with asyncio.timeout(_STOP_TIMEOUT):
+                await self.bans.write_down()
         await self.quotas.flush()
         await self.live.flush()
         await self.places.leave()

@@ -54,6 +54,8 @@ class UserEntry:
     # Messages a second over all processes, and the part of it that this process may let pass.
     rate_limit: float
     part: float = 1.0
+    # Of the company, as of which this is known: answers of the database may overtake each other.
+    version: int = 0
     connections: set[Connection] = field(default_factory=set)
     # Connections admitted and not registered yet, so that two at once cannot both take the last place.
     reserved: int = 0
@@ -118,6 +120,8 @@ class Registry:
         self._connect_rate_limit = connect_rate_limit
         # By session id.
         self.connections: dict[str, Connection] = {}
+        # By the id of the token that they live by.
+        self.tokens: dict[str, set[Connection]] = {}
         self.users: dict[str, UserEntry] = {}
         self.companies: dict[str, CompanyEntry] = {}
         self.streams: dict[StreamKey, StreamEntry] = {}
@@ -132,7 +136,7 @@ class Registry:
             earlier = entry if entry is not None and entry.held else None
             entry = UserEntry(TokenBucket(rate, rate, now), connects, Conduct(now), company, rate, earlier=earlier)
             self.users[policy.user_id] = company.users[policy.user_id] = entry
-        else:
+        elif policy.version >= entry.version:
             entry.set_rate(rate, entry.part)
         # Also for whoever never comes further than the handshake.
         entry.idle_since = now
@@ -164,13 +168,27 @@ class Registry:
     def add(self, connection: Connection) -> None:
         """Registers the connection in the place that was reserved in its entry."""
         self.connections[connection.session.session_id] = connection
+        self.tokens.setdefault(connection.jti, set()).add(connection)
         connection.entry.reserved -= 1
         connection.entry.connections.add(connection)
         if connection.stream is not None:
             self.streams[connection.stream].connection = connection
 
+    def change_token(self, connection: Connection, jti: str) -> None:
+        """The connection lives by another token from now on."""
+        self._drop_token(connection)
+        connection.jti = jti
+        self.tokens.setdefault(jti, set()).add(connection)
+
+    def _drop_token(self, connection: Connection) -> None:
+        others = self.tokens[connection.jti]
+        others.discard(connection)
+        if not others:
+            del self.tokens[connection.jti]
+
     def remove(self, connection: Connection, now: float) -> None:
         del self.connections[connection.session.session_id]
+        self._drop_token(connection)
         entry = connection.entry
         entry.connections.discard(connection)
         entry.company.held -= 1

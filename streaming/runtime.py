@@ -209,7 +209,7 @@ class Runtime:
             # Revoked, or so new that this process has not heard of it.
             self.directory.look_at_everything()
             raise RefreshRefused("the API key of this token is not known here: try again in a moment", fatal=False)
-        connection.jti = claims.jti
+        self.registry.change_token(connection, claims.jti)
         connection.api_key = claims.api_key
         connection.token_deadline = time.monotonic() + (claims.expires_at - time.time()) + self.limits.token_grace
 

@@ -20,6 +20,8 @@ log = structlog.get_logger(__name__)
 _CONNECTION_LIMIT = 32
 # Seconds that an answer is waited for: a handshake may hang on it.
 ANSWER_TIMEOUT = 1.0
+# Seconds that a question waits for its turn while all connections are in use.
+_TURN_TIMEOUT = 3.0
 # After a failure Redis is left alone for this long, so that handshakes do not each wait for it.
 _REST = 0.5
 _T = TypeVar("_T")
@@ -39,9 +41,9 @@ class Link:
         self.on_return: list[Callable[[], None]] = []
         self.is_up = bool(url)
         self._silent_until = 0.0
-        # A storm of connects must not read as "Redis is away": who finds all connections in use waits for as long as
-        # Redis answers the others, and the time that an answer may take begins afterwards.
-        self._free = asyncio.Semaphore(_CONNECTION_LIMIT)
+        # A storm of connects must not read as "Redis is away": who finds all connections in use waits for a turn, and
+        # only then begins the time that an answer may take.
+        self._turns = asyncio.Semaphore(_CONNECTION_LIMIT)
         self._redis: Redis | None = None
         if url:
             pool = BlockingConnectionPool.from_url(
@@ -61,8 +63,15 @@ class Link:
         """The answer; None when there is no Redis, it is away, or it does not answer in time."""
         if self._redis is None:
             return None
-        async with self._free:
+        try:
+            async with asyncio.timeout(_TURN_TIMEOUT):
+                await self._turns.acquire()
+        except TimeoutError:
+            return None
+        try:
             return await self._ask(self._redis, question, timeout)
+        finally:
+            self._turns.release()
 
     async def _ask(self, redis: Redis, question: Callable[[Redis], Awaitable[_T]], timeout: float) -> _T | None:
         loop = asyncio.get_running_loop()

@@ -55,25 +55,29 @@ class LiveList:
         self._opened: set[str] = set()
         # (company id, session id)
         self._closed: set[tuple[str, str]] = set()
-        # Session id -> messages and accounts as they were written.
+        # Session id -> messages and accounts as they were written, of all that Redis may have.
         self._written: dict[str, tuple[int, int]] = {}
         self._counters_at = -math.inf
         self._all_at = -math.inf
 
     def opened(self, connection: Connection) -> None:
-        self._opened.add(connection.session.session_id)
+        if not self._link.is_alone:
+            self._opened.add(connection.session.session_id)
 
     def closed(self, connection: Connection) -> None:
         session = connection.session
         self._opened.discard(session.session_id)
-        self._written.pop(session.session_id, None)
-        self._closed.add((session.policy.company_id, session.session_id))
+        # What was never written need not be removed, however many come and go while Redis is away.
+        if self._written.pop(session.session_id, None) is not None:
+            self._closed.add((session.policy.company_id, session.session_id))
 
     def repeat_all(self) -> None:
         """Redis was away and may have forgotten."""
         self._all_at = -math.inf
 
     async def flush(self) -> None:
+        if self._link.is_alone:
+            return
         now = time.monotonic()
         chosen = set(self._opened)
         is_all = now - self._all_at > _ALL_INTERVAL
@@ -108,14 +112,19 @@ class LiveList:
         return True
 
     async def _write(self, connections: list[Connection]) -> bool:
-        rows = [(c.session.policy.company_id, c.session.session_id, encode(self._row(c))) for c in connections]
-
         async def question(redis: Redis) -> bool:
             pipe = redis.pipeline(transaction=False)
-            companies = {company_id for company_id, _, _ in rows}
-            pipe.sadd(COMPANIES_KEY, *companies)
-            for company_id, session_id, row in rows:
-                pipe.hset(live_key(company_id), session_id, row)
+            companies = set()
+            for connection in connections:
+                session = connection.session
+                # It may have gone while this waited for its turn.
+                if session.session_id in self._registry.connections:
+                    # From here on it is in Redis, or may be, whatever becomes of the answer.
+                    self._written.setdefault(session.session_id, (0, 0))
+                    companies.add(session.policy.company_id)
+                    pipe.hset(live_key(session.policy.company_id), session.session_id, encode(self._row(connection)))
+            if companies:
+                pipe.sadd(COMPANIES_KEY, *companies)
             for company_id in companies:
                 pipe.expire(live_key(company_id), _TTL)
             await pipe.execute()
@@ -125,11 +134,8 @@ class LiveList:
             return False
         for connection in connections:
             session_id = connection.session.session_id
-            if session_id in self._registry.connections:
+            if session_id in self._written:
                 self._written[session_id] = _figures(connection)
-            else:
-                # It has gone while it was written.
-                self.closed(connection)
         return True
 
     async def _remove(self, closed: Iterable[tuple[str, str]]) -> bool:

@@ -99,6 +99,10 @@ class Places:
         self._companies: set[str] = set()
         # Gateway processes alive at the last heartbeat, this one included.
         self.process_count = 1
+        # Called when the heart is found stopped, so that the others have thrown the numbers of this process away: it
+        # was held up for too long, or Redis has forgotten everything without having been away.
+        self.on_lapse: list[Callable[[], None]] = []
+        self._has_beaten = False
 
     def mark(self, user_id: str, company_id: str) -> None:
         """Notes that the numbers of these have changed."""
@@ -127,6 +131,7 @@ class Places:
 
         async def question(redis: Redis) -> list[int]:
             pipe = redis.pipeline(transaction=False)
+            pipe.exists(HEART_PREFIX + self._link.process_id)
             pipe.set(HEART_PREFIX + self._link.process_id, "1", ex=HEART_TTL)
             pipe.eval(_COUNT, 1, _PROCESSES, self._link.process_id, HEART_TTL)
             answer: list[int] = await pipe.execute()
@@ -134,10 +139,21 @@ class Places:
 
         answer = await self._link.ask(question)
         if answer is not None:
-            self.process_count = max(1, int(answer[1]))
+            self.process_count = max(1, int(answer[2]))
+            has_lapsed, self._has_beaten = self._has_beaten and not answer[0], True
+            if has_lapsed:
+                for call in self.on_lapse:
+                    call()
 
     async def sync(self) -> None:
         """Writes the numbers that have changed; keeps them for the next time when Redis does not answer."""
+        if self._link.is_alone:
+            # Nobody will ever ask for them.
+            alone, self._users = self._users, set()
+            self._companies.clear()
+            for one in alone:
+                self._on_others(one, {})
+            return
         for ids, key_of, held, hear in (
             (self._users, _user_key, self._held_by_user, self._on_others),
             (self._companies, _company_key, self._held_by_company, None),

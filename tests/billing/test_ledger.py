@@ -273,6 +273,32 @@ def test_who_was_cut_off_gets_a_whole_period_from_the_payment_on(buyer: Buyer, h
     assert buyer.refresh().subscription.anchor_day == 10
 
 
+def test_renewal_paid_when_its_own_period_is_over_buys_a_whole_one(buyer: Buyer, hand: clock.Hand) -> None:
+    buyer.told(buyer.order(), "settlement")
+    end = buyer.live_grants()[0].ends_at
+    renewal = buyer.order(kind="renewal", start=end, end=end + timedelta(days=31))
+    # The grace of this company is longer than a period.
+    type(buyer.company).objects.filter(pk=buyer.company.pk).update(grace=timedelta(days=90))
+    hand.moment = end + timedelta(days=40)
+    buyer.told(renewal, "settlement")
+    assert buyer.live_grants()[-1].starts_at == hand.moment
+    assert buyer.access == ("PRO", "active")
+
+
+def test_chargeback_of_an_older_period_leaves_the_grace_of_the_last_one(buyer: Buyer, hand: clock.Hand) -> None:
+    first = buyer.order()
+    buyer.told(first, "settlement")
+    end = buyer.live_grants()[0].ends_at
+    second = buyer.order(kind="renewal", start=end, end=end + timedelta(days=31))
+    buyer.told(second, "settlement")
+    hand.moment = end + timedelta(days=32)
+    buyer.told(first, "chargeback")
+    assert (buyer.state, buyer.access) == ("active", ("PRO", "active"))
+    # The last one itself takes the grace along.
+    buyer.told(second, "chargeback")
+    assert (buyer.state, buyer.access[1]) == ("unpaid", "unpaid")
+
+
 def test_suspension_by_an_operator_lies_over_payments(buyer: Buyer) -> None:
     order = buyer.order()
     type(buyer.company).objects.filter(pk=buyer.company.pk).update(status="suspended")

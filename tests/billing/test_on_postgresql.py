@@ -19,6 +19,7 @@ def postgres() -> Iterator[Postgres]:
     server.stop()
 
 
+@pytest.mark.timeout(900)
 def test_paying_and_its_locks_hold_on_postgresql(postgres: Postgres) -> None:
     environment = {**os.environ, "TESTS_DATABASE_URL": postgres.url, "DJANGO_SETTINGS_MODULE": "tests.settings"}
     files = [f"tests/billing/test_{name}.py" for name in ("two_workers", "checkout", "refunds", "renewals")]

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 from django.core import mail
+from pytest_django import Settings
 
-from billing import audit, checkout, clock, dunning, methods, renewals, vault
+from billing import audit, background, checkout, clock, dunning, methods, polling, receipts, renewals, vault
+from billing.midtrans.signature import account_signature
 from billing.models import BillingEntry, PaymentAttempt, PaymentMethod
 from billing.problems import BillingError
 from events.models import OutboxEvent
 from tenants.access import NotVisible
+from tests.billing import notified
 from tests.billing.shop import FINISH, Shopper, Worker
 from tests.support.midtrans_twin import Twin, install
 
@@ -112,6 +115,8 @@ def test_lost_answer_of_a_charge_is_asked_for_and_never_charged_twice(
     hand.moment = RENEWAL_DAY
     twin.lose("charge", done=done)
     renewals.renew_due()
+    # Its notification is lost as well.
+    twin.told.orders.clear()
     [attempt] = by_card.attempts(by="merchant")
     assert (attempt.state, attempt.is_closed) == ("created", False)
     # For a minute nobody asks.
@@ -134,10 +139,60 @@ def test_midtrans_that_is_away_for_an_hour_costs_no_renewal_and_charges_once(
     twin.lose("status", done=False, count=100)
     worker.until(hand, RENEWAL_DAY + timedelta(hours=1), step=5 * MINUTE)
     assert by_card.paid_until == END
-    twin._faults.clear()
+    twin.answer_again()
     worker.until(hand, RENEWAL_DAY + timedelta(hours=2), step=5 * MINUTE)
     assert by_card.paid_until == NEXT_END
     assert len(twin.sandbox.transactions) == 2
+    assert audit.run().findings == []
+
+
+def test_charge_that_never_reached_midtrans_is_not_begun_late_but_anew(
+    by_card: Shopper, twin: Twin, worker: Worker, hand: clock.Hand
+) -> None:
+    hand.moment = RENEWAL_DAY
+    twin.lose("charge", done=False)
+    renewals.renew_due()
+    # So late it might cross with the look that gives the order up.
+    hand.advance(9 * MINUTE)
+    dunning.retry_due()
+    assert twin.count("charge") == 1
+    worker.until(hand, RENEWAL_DAY + timedelta(hours=1), step=5 * MINUTE)
+    orders = [order for name, order in twin.calls if name == "charge"]
+    assert (len(orders), len(set(orders)), by_card.paid_until) == (2, 2, NEXT_END)
+
+
+def test_charge_for_an_invoice_that_is_void_meanwhile_is_not_made(
+    by_card: Shopper, twin: Twin, hand: clock.Hand
+) -> None:
+    hand.moment = RENEWAL_DAY
+    twin.lose("charge", done=False)
+    renewals.renew_due()
+    invoice = by_card.open_invoice()
+    invoice.state = "void"
+    invoice.save()
+    hand.advance(2 * MINUTE)
+    dunning.retry_due()
+    [attempt] = by_card.attempts(by="merchant")
+    assert (attempt.state, attempt.is_closed, twin.count("charge")) == ("cancelled", True, 1)
+
+
+@pytest.mark.parametrize("code", ["401", "429"])
+def test_key_that_is_wrong_for_an_hour_does_not_charge_again_what_was_charged(
+    by_card: Shopper, twin: Twin, worker: Worker, hand: clock.Hand, code: str
+) -> None:
+    hand.moment = RENEWAL_DAY
+    twin.lose("charge", done=True)
+    renewals.renew_due()
+    twin.told.orders.clear()
+    twin.refusal = code
+    for _turn in range(12):
+        hand.advance(5 * MINUTE)
+        renewals.renew_due()
+        dunning.retry_due()
+        polling.poll_due()
+    twin.answer_again()
+    worker.until(hand, hand.moment + timedelta(hours=2), step=5 * MINUTE)
+    assert (by_card.paid_until, len(twin.sandbox.transactions)) == (NEXT_END, 2)
     assert audit.run().findings == []
 
 
@@ -267,10 +322,59 @@ def test_unlinked_wallet_is_charged_no_more(twin: Twin, worker: Worker, hand: cl
     method = shopper.subscription.method
     assert method is not None
     twin.sandbox.account(method.account_id).status = "DISABLED"
+    twin.lose("account", done=False)
+    with pytest.raises(BillingError):
+        methods.look_again(method.account_id)
     assert methods.look_again(method.account_id) == 1
+    assert methods.look_again("somebody-elses") == 0
     hand.moment = RENEWAL_DAY
     worker.work()
     assert twin.count("charge") == 0
+
+
+def test_card_that_was_denied_is_not_kept(twin: Twin) -> None:
+    shopper = Shopper.new(twin)
+    invoice = shopper.choose("PRO")
+    assert invoice is not None
+    order_id = shopper.open_page(invoice)
+    twin.choose(order_id, "card")
+    twin.deliver()
+    twin.act(order_id, "deny")
+    twin.deliver()
+    assert PaymentMethod.objects.count() == 0
+
+
+def test_wallet_whose_token_could_not_be_fetched_is_not_charged(twin: Twin, worker: Worker, hand: clock.Hand) -> None:
+    shopper = Shopper.new(twin)
+    shopper.buy("PRO", method="gopay")
+    twin.lose("account", done=False, count=100)
+    hand.moment = RENEWAL_DAY
+    worker.work()
+    assert shopper.attempts(by="merchant") == []
+    assert shopper.open_invoice().attempts.get().page_url
+
+
+def test_unlinking_is_heard_by_its_notification(
+    twin: Twin, worker: Worker, hand: clock.Hand, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shopper = Shopper.new(twin)
+    shopper.buy("PRO", method="gopay")
+    worker.work()
+    method = shopper.subscription.method
+    assert method is not None
+    twin.sandbox.account(method.account_id).status = "DISABLED"
+    settings.MIDTRANS_SIGNING_KEYS = ["key"]
+    # Looked at by the worker, not by a thread of this process.
+    monkeypatch.setattr(background, "submit", lambda _receipt_id: None)
+    body = {
+        "account_id": method.account_id, "account_status": "DISABLED", "status_code": "204", "payment_type": "gopay",
+        "signature_key": account_signature(method.account_id, "DISABLED", "204", "key"),
+    }  # fmt: skip
+    assert notified.post(body).status_code == 200
+    hand.advance(2 * MINUTE)
+    receipts.process_waiting()
+    method.refresh_from_db()
+    assert method.refused_at is not None
 
 
 def test_token_of_a_kept_card_is_sealed_and_in_no_repr(by_card: Shopper, twin: Twin) -> None:
@@ -300,6 +404,20 @@ def test_company_without_a_method_gets_invoice_and_page_a_week_ahead(
     assert attempt.page_expires_at == END
     by_transfer.pay(invoice)
     assert by_transfer.paid_until == NEXT_END
+
+
+def test_renewal_waits_for_the_upgrade_that_is_being_paid_and_is_of_the_new_plan(
+    by_transfer: Shopper, worker: Worker, hand: clock.Hand
+) -> None:
+    hand.moment = END - 8 * DAY
+    upgrade = by_transfer.choose("ENTERPRISE")
+    assert upgrade is not None
+    hand.moment = upgrade.due_at - MINUTE * 20
+    worker.work()
+    assert by_transfer.open_invoice() == upgrade
+    by_transfer.pay(upgrade)
+    worker.until(hand, END - 6 * DAY)
+    assert (by_transfer.open_invoice().kind, by_transfer.open_invoice().total) == ("renewal", 2_499_000)
 
 
 def test_reminders_come_seven_days_three_days_and_a_day_ahead(

@@ -94,6 +94,16 @@ def test_body_of_exactly_the_limit_is_read(order: PaymentAttempt, midtrans: Stat
     assert post(body).status_code == 413
 
 
+@pytest.mark.parametrize(
+    ("length", "code"), [("65537", 413), ("9" * 18, 413), ("9" * 19, 400), ("-1", 400), ("x", 400)]
+)
+def test_length_that_is_announced_is_believed_before_anything_is_read(
+    midtrans: StatusServer, length: str, code: int
+) -> None:
+    answer = Client().post(NOTIFICATIONS, data=b"{}", content_type="application/json", CONTENT_LENGTH=length)
+    assert answer.status_code == code
+
+
 def test_answer_says_what_became_of_it(order: PaymentAttempt, midtrans: StatusServer) -> None:
     body = body_of(order, "settlement")
     midtrans.say(body)

@@ -220,7 +220,7 @@ def test_storm_with_forgeries_and_the_database_away_ends_in_the_right_books(
         def is_calm() -> bool:
             return "waiting" not in run_script(_STATE, gateway.environment)["verdicts"]
 
-        until(is_calm, 240.0, "every receipt has its verdict")
+        until(is_calm, max(240.0, ORDERS * 0.6), "every receipt has its verdict")
     finally:
         stop_child(worker, 30)
     found = run_script(_STATE, gateway.environment)

@@ -9,6 +9,8 @@ import uuid
 from dataclasses import dataclass, field
 from functools import cached_property
 
+_AROUND = 60
+
 
 @dataclass(frozen=True)
 class Marks:
@@ -38,7 +40,7 @@ class Marks:
     @cached_property
     def pattern(self) -> re.Pattern[str]:
         in_link = base64.b64encode(f"{self.hex}-".encode()).decode()
-        return re.compile(rf"\S*(?:{self.word}|{self.hex}|{self.digits}\d{{5}}|{in_link})\S*", re.IGNORECASE)
+        return re.compile(rf"{self.word}|{self.hex}|{self.digits}\d{{5}}|{in_link}", re.IGNORECASE)
 
 
 COMPANIES = (
@@ -51,5 +53,6 @@ NOBODY = Marks("dorado", "d4d4d4d4", "7404")
 
 
 def found_in(text: str, others: tuple[Marks, ...]) -> list[str]:
-    """The pieces of ``text`` that carry a mark of one of these companies."""
-    return [piece[:200] for marks in others for piece in marks.pattern.findall(text)]
+    """The marks of these companies in ``text``, each with what stands around it."""
+    found = [match.span() for marks in others for match in marks.pattern.finditer(text)]
+    return [text[max(0, start - _AROUND) : end + _AROUND] for start, end in found]

@@ -29,7 +29,8 @@ def other_of(person: Person) -> Marks:
 
 def paths(model: type[Model], depth: int = _DEPTH, start: str = "") -> Iterator[tuple[str, Any]]:
     """The fields that a lookup could reach from here, and through the keys of others; with what they are."""
-    for field in model._meta.get_fields():
+    # Through the keys of others only on to what they have themselves, not back to all that points at them.
+    for field in model._meta.get_fields() if depth == _DEPTH else model._meta.fields:
         name = start + field.name
         target = field.related_model
         if field.is_relation and isinstance(target, type) and issubclass(target, Model):

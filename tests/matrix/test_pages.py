@@ -99,10 +99,13 @@ def _rows_of(world: World, row: Page, marks: Marks) -> list[dict[str, str]]:
     """The arguments of an address for each row of this company; one set where it names no row."""
     made = [dict(row.fixed)]
     for name, model in row.ids.items():
-        field = name if name in {one.name for one in model._meta.concrete_fields} - {"id"} else ""
+        # The admin's own name for an id, whatever fields the row has.
+        fields = {one.name for one in model._meta.concrete_fields} - {"id", "object_id"}
+        field = name if name in fields else ""
         # Where an address names a company's row, what it names of a shared table is there.
-        whose = COMPANIES[0] if model in SHARED and len(row.ids) > 1 else marks
-        made = [{**one, name: key} for one in made for key in world.keys(whose, model, field)[:2]]
+        is_beside = model in SHARED and len(row.ids) > 1
+        keys = world.keys(COMPANIES[0] if is_beside else marks, model, field)[: 1 if is_beside else 2]
+        made = [{**one, name: key} for one in made for key in keys]
     return made
 
 

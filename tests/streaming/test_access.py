@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
 
@@ -369,6 +370,27 @@ async def test_change_that_concerns_two_hundred_users_makes_as_many_visits_as_on
         asked.append(tenants.questions - before)
         assert sorted(name for name, _ in listener.changes) == sorted(names)
     assert asked[0] == asked[1] <= 4
+
+
+async def test_change_that_concerns_many_users_leaves_others_their_turn(
+    tenants: Tenants, directory: AccessDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"user{n}" for n in range(200)]
+    tenants.users = {name: dataclasses.replace(BOB, user_id=name) for name in names}
+    listener, turn, turns = Listener(live={"alpha": dict.fromkeys(names, 2)}), 0, Counter[int]()
+
+    async def neighbour() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(listener, "access_changed", lambda _user_id, _access: turns.update([turn]))
+    task = asyncio.create_task(neighbour())
+    await directory.poll(listener)
+    task.cancel()
+    assert turns.total() == 200
+    assert max(turns.values()) <= 50
 
 
 # --- Kicks ------------------------------------------------------------------------------------------------------------

@@ -144,6 +144,32 @@ async def test_connection_for_an_account_that_was_removed_ends_and_no_other(
     assert codes(first, second, unnamed) == [0, 4506, 0]
 
 
+async def test_answer_of_the_database_that_was_overtaken_changes_nothing(process: Process, tenants: Tenants) -> None:
+    [bob, _] = await connect(process)
+    tenants.change("bob", message_rate_limit=20.0, monthly_data_limit=1_000, refusal="payment_required")
+    overtaken = tenants.users["bob"]
+    tenants.change("bob", message_rate_limit=80.0, monthly_data_limit=2_000, refusal="")
+    await process.poll()
+    # Two looks may be under way at once, the poll's and that of news.
+    process.fleet.cutoff.access_changed("bob", overtaken)
+    entry = bob.connection.entry
+    assert (entry.rate_limit, entry.company.monthly_data_limit) == (80.0, 2_000)
+    assert codes(bob) == [0]
+    tenants.change("bob", message_rate_limit=30.0)
+    await process.poll()
+    assert entry.rate_limit == 30.0
+
+
+async def test_revoked_token_that_was_exchanged_before_ends_nothing(process: Process, tenants: Tenants) -> None:
+    old, new = token_of(), token_of()
+    bob = await process.connect(old)
+    bob.send("gateway.refresh", control_pb2.Refresh(token=new))
+    for token, code in ((old, 0), (new, 4501)):
+        jti = process.runtime.desk.verify(token).jti
+        process.fleet._news.heard({"kind": "token", "jti": jti, "expires_at": time.time() + 600})
+        assert codes(bob) == [code]
+
+
 @pytest.mark.parametrize("way", ["poll", "news"])
 async def test_user_moved_to_another_company_is_cut_off_though_a_new_connection_is_there_already(
     process: Process, tenants: Tenants, way: str

@@ -5,9 +5,12 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from redis import Redis
 
 from streaming import fleet as module
 from streaming.admission import AdmissionRefused
+from streaming.cluster.places import HEART_PREFIX
+from streaming.core.breaker import Verdict
 from tests.streaming.cluster.cast import flush_all, until
 from tests.streaming.shell_cast import BOB, Live, Process, Tenants, token_of
 from tests.support.valkey import Valkey
@@ -146,10 +149,11 @@ async def test_without_valkey_each_process_holds_its_users_by_itself(
     assert [one.close_code for one in lives] == [0, 0, 4505, 4505]
 
 
-async def test_valkey_that_has_forgotten_everything_is_filled_again_by_itself(
+async def test_valkey_that_has_forgotten_everything_is_filled_again_with_the_next_heartbeat(
     pair: tuple[Process, Process], own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_FULL_SYNC", 1)
+    # Not by the sync of everything that comes now and then.
+    monkeypatch.setattr(module, "_FULL_SYNC", 1_000_000)
     first, second = pair
     await first.connect(query="stream=s1")
     await second.connect(query="stream=s2")
@@ -159,6 +163,36 @@ async def test_valkey_that_has_forgotten_everything_is_filled_again_by_itself(
         process.fleet._repeats = 0
     await flush_all(own_valkey.url)
     # The hearts beat every three seconds.
-    await asyncio.sleep(4.5)
+    await asyncio.sleep(5.0)
     for process in pair:
         assert await refusal(process, "bob", "stream=s3") == "connection_limit"
+
+
+async def test_process_that_was_held_up_counts_again_with_its_next_heartbeat(
+    pair: tuple[Process, Process], own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FULL_SYNC", 1_000_000)
+    first, second = pair
+    for number in range(2):
+        await first.connect(query=f"stream=s{number}")
+    await first.fleet.places.sync()
+    first.fleet._repeats = second.fleet._repeats = 0
+    with Redis.from_url(own_valkey.url) as redis:
+        # As long without a beat, and somebody has looked meanwhile.
+        redis.delete(HEART_PREFIX + "a")
+        redis.delete("gateway:connections:user:bob")
+    await asyncio.sleep(5.0)
+    assert await refusal(second, "bob", "stream=s3") == "connection_limit"
+
+
+async def test_ban_that_the_database_does_not_have_is_written_at_the_end(
+    make_process: MakeProcess, tenants: Tenants
+) -> None:
+    process = make_process("a")
+    tenants.is_down = True
+    process.fleet.bans.set("bob", Verdict.ERRORS, earlier=0)
+    await process.fleet.bans.write_down()
+    process.fleet._tasks[-1].cancel()
+    tenants.is_down = False
+    await process.fleet.stop()
+    assert [row[0] for row in tenants.bans] == ["bob"]

@@ -165,3 +165,23 @@ def test_handshakes_that_break_off_do_not_renew_the_right_to_connect(registry: R
         registry.forget_idle(second)
     # Ten seconds' worth at once, then the rate.
     assert sum(taken) == 20 + 2 * 29
+
+
+def test_connections_are_found_by_the_token_that_they_live_by_now(registry: Registry) -> None:
+    first, second = join(registry, "1"), join(registry, "2")
+    registry.change_token(second, first.jti)
+    assert registry.tokens == {"jti-1": {first, second}}
+    registry.change_token(first, "new")
+    assert (registry.tokens, first.jti) == ({"jti-1": {second}, "new": {first}}, "new")
+    for connection in (first, second):
+        registry.remove(connection, 1.0)
+    assert registry.tokens == {}
+
+
+def test_handshake_by_what_is_outdated_changes_no_rate(registry: Registry) -> None:
+    entry = join(registry, "1").entry
+    entry.version, known = BOB.version, entry.rate_limit
+    registry.user(dataclasses.replace(BOB, version=BOB.version - 1, message_rate_limit=1.0), 1.0)
+    assert entry.rate_limit == known
+    registry.user(dataclasses.replace(BOB, message_rate_limit=2.0), 1.0)
+    assert entry.rate_limit == 2.0

@@ -57,6 +57,8 @@ class Twin:
         self.calls: list[tuple[str, str]] = []
         self.pages: dict[str, dict[str, Any]] = {}
         self._faults: list[tuple[str, bool]] = []
+        # While set, every call is refused with this code of Midtrans: "401" for a key that is wrong.
+        self.refusal = ""
         # How many answers were lost so far.
         self.lost = 0
 
@@ -65,6 +67,11 @@ class Twin:
     def lose(self, call: str, *, done: bool, count: int = 1) -> None:
         """The next answers of this call are lost: ``done`` after it was carried out, else before."""
         self._faults += [(call, done)] * count
+
+    def answer_again(self) -> None:
+        """Nothing is wrong any more."""
+        self._faults.clear()
+        self.refusal = ""
 
     def page(self, order_id: str) -> Page:
         return next(page for page in self.sandbox.pages.values() if page.order_id == order_id)
@@ -217,6 +224,8 @@ class TwinClient:
         *, is_snap: bool = False,
     ) -> Outcome[T]:  # fmt: skip
         self._twin.calls.append((name, order_id))
+        if self._twin.refusal:
+            return refusal_of(self._twin.refusal, "refused by the test")
         done = self._twin.take(name)
         if done is False:
             return Unknown(Doubt.TIMEOUT)

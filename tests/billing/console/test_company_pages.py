@@ -12,7 +12,7 @@ from pytest_django import Settings
 
 from billing import checkout, clock, entitlements, vault
 from billing.console.shell import PART_HEADER
-from billing.models import BillingEntry, Invoice, PaymentMethod, Plan, Subscription
+from billing.models import AccessGrant, BillingEntry, Invoice, PaymentMethod, Plan, Subscription
 from billing.problems import BillingError
 from tenants import access
 from tenants.access import Actor
@@ -149,6 +149,13 @@ def test_upgrade_shows_the_price_for_the_rest_of_the_period_before_it_is_paid(
     # 21 of 31 days of the difference.
     assert "To be paid now Rp1.354.839" in text
     assert "You pay the difference for the rest of the period" in text
+
+
+def test_paid_time_that_is_shorter_than_a_day_is_no_trouble(as_alpha: Client, alpha: Shopper) -> None:
+    alpha.buy("PRO")
+    AccessGrant.objects.update(ends_at=clock.now() + timedelta(hours=1))
+    for tier, interval in (("ENTERPRISE", "monthly"), ("PRO", "yearly")):
+        assert as_alpha.get(choice(alpha, tier, interval)).status_code == 200
 
 
 def test_downgrade_says_what_becomes_less_and_waits_for_the_end_of_the_period(as_alpha: Client, alpha: Shopper) -> None:

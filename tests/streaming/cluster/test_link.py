@@ -122,6 +122,41 @@ async def test_storm_of_questions_does_not_read_as_an_absence(make_link: MakeLin
     assert link.is_up
 
 
+async def test_time_of_an_answer_does_not_begin_while_others_have_all_connections(
+    make_link: MakeLink, valkey: Valkey
+) -> None:
+    link = make_link(valkey.url)
+
+    async def slow(redis: Redis) -> str:
+        await asyncio.sleep(0.2)
+        return await ping(redis)
+
+    # Each is answered well in time, the last ones after three others.
+    answers = await asyncio.gather(*(link.ask(slow, timeout=0.5) for _ in range(4 * module._CONNECTION_LIMIT)))
+    assert None not in answers
+    assert link.is_up
+
+
+async def test_who_gets_no_turn_goes_on_without_an_answer(
+    make_link: MakeLink, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_TURN_TIMEOUT", 0.2)
+    link, may_end = make_link(valkey.url), asyncio.Event()
+
+    async def endless(redis: Redis) -> str:
+        await may_end.wait()
+        return await ping(redis)
+
+    holders = [asyncio.ensure_future(link.ask(endless, timeout=30.0)) for _ in range(module._CONNECTION_LIMIT)]
+    await asyncio.sleep(0)
+    assert await link.ask(ping) is None
+    # That says nothing of Redis.
+    assert link.is_up
+    may_end.set()
+    assert await asyncio.gather(*holders) == ["True"] * module._CONNECTION_LIMIT
+    assert await link.ask(ping) == "True"
+
+
 def test_names_of_processes_are_never_the_same() -> None:
     names = {new_process_id() for _ in range(1_000)}
     assert len(names) == 1_000

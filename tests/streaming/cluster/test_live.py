@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 from pytest_django import Settings
@@ -221,3 +222,54 @@ def test_without_an_address_of_redis_the_list_says_what_is_missing(settings: Set
     with pytest.raises(LiveUnavailable, match="REDIS_URL"):
         live.live_connections()
     assert connections_of("alpha") is None
+
+
+async def test_connections_that_come_and_go_while_valkey_is_away_take_no_memory(
+    process: Process, own_valkey: Valkey
+) -> None:
+    before = await process.connect()
+    await process.fleet.live.flush()
+    own_valkey.stop()
+    before.leave()
+    for _ in range(50):
+        one = await process.connect(token_of("alice"))
+        await process.fleet.live.flush()
+        one.leave()
+    live = process.fleet.live
+    # The one that Valkey had is still owed, and whatever was sent to it on its way down.
+    assert 1 <= len(live._closed) <= 5
+    assert (live._opened, live._written) == (set(), {})
+
+
+async def test_without_valkey_nothing_is_noted_for_it(tenants: Tenants) -> None:
+    alone = Process(tenants)
+    one, other = await alone.connect(), await alone.connect(token_of("alice"))
+    await alone.fleet.places.sync()
+    await alone.fleet.live.flush()
+    other.leave()
+    await alone.fleet.places.sync()
+    live, places = alone.fleet.live, alone.fleet.places
+    assert (live._opened, live._closed, live._written) == (set(), set(), {})
+    assert (places._users, places._companies) == (set(), set())
+    one.leave()
+
+
+async def test_connection_that_ends_while_it_is_written_is_removed(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob = await process.connect()
+    link = process.fleet.link
+    asked = link.ask
+
+    async def slow(question: Any) -> Any:
+        answer = await asked(question)
+        if bob.connection.session.session_id in process.runtime.registry.connections:
+            bob.leave()
+        return answer
+
+    monkeypatch.setattr(link, "ask", slow)
+    await process.fleet.live.flush()
+    assert connections_of("alpha") == 1
+    await process.fleet.live.flush()
+    assert connections_of("alpha") == 0
+    assert (process.fleet.live._closed, process.fleet.live._written) == (set(), {})
