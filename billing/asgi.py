@@ -2,6 +2,7 @@
 
 Nothing there reads a cookie, a language or a session, and each piece of middleware is a change of threads; with fifty
 messages at once that was most of the time of an answer. What is left is Django's own request and view, in one thread.
+Of a body no more is read than the view needs to see that it is too large: Django would keep all of it on disk first.
 """
 
 import re
@@ -11,8 +12,12 @@ from typing import Any
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.exception import convert_exception_to_response
 
+from billing.midtrans.payload import BODY_SIZE_LIMIT
+
 _PATHS = re.compile(r"/billing/(?:midtrans/notifications|events)/?")
-Application = Callable[[dict[str, Any], Callable[..., Awaitable[Any]], Callable[..., Awaitable[None]]], Awaitable[None]]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[..., Awaitable[None]]
+Application = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 
 
 class _BareHandler(ASGIHandler):
@@ -29,10 +34,29 @@ def with_endpoints(application: Application) -> Application:
     """``application`` for everything else over HTTP. Call it once Django is set up."""
     endpoints = _BareHandler()
 
-    async def route(
-        scope: dict[str, Any], receive: Callable[..., Awaitable[Any]], send: Callable[..., Awaitable[None]]
-    ) -> None:
-        chosen = endpoints if _PATHS.fullmatch(scope["path"]) else application
-        await chosen(scope, receive, send)
+    async def route(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if _PATHS.fullmatch(scope["path"]):
+            await endpoints(scope, bounded(receive, BODY_SIZE_LIMIT + 1), send)
+        else:
+            await application(scope, receive, send)
 
     return route
+
+
+def bounded(receive: Receive, size: int) -> Receive:
+    """A body that ends after ``size`` bytes; whatever is sent beyond is dropped."""
+    left, is_over = size, False
+
+    async def receive_some() -> Any:
+        nonlocal left, is_over
+        message = await receive()
+        while is_over and message["type"] == "http.request":
+            message = await receive()
+        if message["type"] != "http.request":
+            return message
+        body = message.get("body", b"")[:left]
+        left -= len(body)
+        is_over = not (left and message.get("more_body", False))
+        return {**message, "body": body, "more_body": not is_over}
+
+    return receive_some

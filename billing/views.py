@@ -11,10 +11,11 @@ from typing import Any
 
 import structlog
 from django.conf import settings
+from django.db.models import Exists
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from billing import background, clock, intake, receipts
+from billing import background, clock, intake
 from billing.midtrans.payload import BODY_SIZE_LIMIT, Kind, PayloadError, decode, kind_of, parse_transaction
 from billing.midtrans.signature import (
     ORDER_ID,
@@ -75,10 +76,14 @@ def midtrans_notification(request: HttpRequest, message: Message) -> HttpRespons
     if kind is Kind.ACCOUNT:
         return _accept(request, Source.MIDTRANS, message)
     order_id, event_key = data["order_id"], _event_key(data)
-    if receipts.is_applied(Source.MIDTRANS, event_key):
-        return _without_effect(request, Source.MIDTRANS, message, Verdict.DUPLICATE, "", order_id, event_key)
-    if not PaymentAttempt.objects.filter(order_id=order_id).exists():
+    # One question for both: answers are to be quick.
+    applied = WebhookReceipt.objects.filter(source=Source.MIDTRANS, event_key=event_key, verdict=Verdict.APPLIED)
+    known = PaymentAttempt.objects.filter(order_id=order_id).annotate(is_applied=Exists(applied))
+    found = list(known.values_list("is_applied", flat=True))
+    if not found:
         return _without_effect(request, Source.MIDTRANS, message, Verdict.IGNORED, "unknown_order", order_id)
+    if found[0] and event_key:
+        return _without_effect(request, Source.MIDTRANS, message, Verdict.DUPLICATE, "", order_id, event_key)
     return _accept(request, Source.MIDTRANS, message, order_id, event_key)
 
 

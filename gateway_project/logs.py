@@ -29,9 +29,22 @@ def _without_link_tokens(_logger: WrappedLogger, _method: str, event: EventDict)
 def _plain_values(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Cuts long values and takes control characters out, so that no client can forge or break a log line."""
     for key, value in event.items():
-        if isinstance(value, str) and key != "exception" and (len(value) > _VALUE_LIMIT or not value.isprintable()):
+        if key == "exception":
+            # Its last line may quote a client; set off, no line of it can be taken for an event of its own.
+            lines = str(value).split("\n")
+            event[key] = "\n".join("  " + "".join(c if c.isprintable() else "?" for c in line) for line in lines)
+        elif isinstance(value, str) and (len(value) > _VALUE_LIMIT or not value.isprintable()):
             event[key] = "".join(c if c.isprintable() else "?" for c in value[:_VALUE_LIMIT])
     return event
+
+
+class _NoTraceOfRefusals(logging.Filter):
+    """What Django refuses as suspicious is a line: whoever sends it must not fill the disk with a traceback each."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith("django.security."):
+            record.exc_info = None
+        return True
 
 
 class _NotReadiness(logging.Filter):
@@ -72,8 +85,14 @@ def logging_config(form: str, level: str) -> dict[str, Any]:
                 "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
             }
         },
-        "filters": {"not_readiness": {"()": _NotReadiness}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
+        "filters": {"not_readiness": {"()": _NotReadiness}, "no_trace_of_refusals": {"()": _NoTraceOfRefusals}},
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "formatter": "structured",
+                "filters": ["no_trace_of_refusals"],
+            }
+        },
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
             "django.server": {"handlers": [], "propagate": True, "level": "WARNING"},

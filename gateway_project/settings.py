@@ -128,7 +128,9 @@ else:
         # A pool that tries for long to connect pauses for ever longer, and would sleep on when the database is back;
         # one that has given up begins anew with the next request.
         "pool": {
-            **{"min_size": 1, "max_size": GATEWAY_DATABASE_CONNECTION_LIMIT, "timeout": 5},
+            "min_size": 1,
+            "max_size": GATEWAY_DATABASE_CONNECTION_LIMIT,
+            "timeout": 5,
             "reconnect_timeout": 4,
         },
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import LogEntry
-from django.contrib.admin.options import get_content_type_for_model
+from django.contrib.admin.options import IncorrectLookupParameters, get_content_type_for_model
 from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import PAGE_VAR
 from django.core.exceptions import PermissionDenied, ValidationError
@@ -147,6 +147,13 @@ class ScopedAdmin(Scoped, admin.ModelAdmin[Any]):
             name = item[0] if isinstance(item, tuple) else item
             names.append(getattr(name, "parameter_name", name))
         return lookup in self.linked_lookups or is_field_of(lookup, names)
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        try:
+            return super().get_changelist_instance(request)
+        except OverflowError:
+            # A year or an id beyond all numbers of dates and databases: as any other value that is none.
+            raise IncorrectLookupParameters from None
 
     @method_decorator(csrf_protect)
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:

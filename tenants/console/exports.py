@@ -3,14 +3,17 @@
 import csv
 import datetime
 import io
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.http import HttpResponse
 from django.utils import timezone
 
-# What a spreadsheet takes for a formula when a cell begins with it.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+# Where a spreadsheet takes what follows for a formula: at the beginning of a cell. It is told nothing of our separator:
+# one set to Indonesian begins a new cell after each semicolon, and then takes a line break inside quotes for a new row.
+_FORMULA_START = re.compile(r"(\A|[;\t\r\n])(?=[=+\-@\t\r])")
+_GUARDED_START = re.compile(r"(\A|[;\t\r\n])'(?=[=+\-@\t\r])")
 
 
 def guarded(value: Any) -> str:
@@ -21,13 +24,12 @@ def guarded(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, datetime.datetime):
         return timezone.localtime(value).isoformat(timespec="seconds")
-    text = str(value)
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+    return _FORMULA_START.sub(r"\1'", str(value))
 
 
 def unguarded(text: str) -> str:
     """What ``guarded`` was given."""
-    return text[1:] if text.startswith("'") and text[1:].startswith(_FORMULA_STARTS) else text
+    return _GUARDED_START.sub(r"\1", text)
 
 
 def csv_answer(name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> HttpResponse:

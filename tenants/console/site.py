@@ -7,7 +7,8 @@ from typing import Any
 
 from django.contrib.admin import AdminSite
 from django.contrib.auth.views import LogoutView
-from django.http import HttpRequest, HttpResponse
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, path, reverse_lazy
 from django.utils.translation import gettext as _
@@ -15,6 +16,8 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 
+from tenants import audit
+from tenants.console.scoping import actor_of
 from tenants.models import User
 from tenants.signin import lockout, steps, views
 
@@ -38,7 +41,10 @@ class ConsoleSite(AdminSite):
         name = request.user.get_username()
         if lockout.is_locked_out(request, name):
             return lockout.locked_out(request, None, {"username": name})
-        answer = super().password_change(request, extra_context)
+        with transaction.atomic():
+            answer = super().password_change(request, extra_context)
+            if isinstance(request.user, User) and isinstance(answer, HttpResponseRedirect):
+                audit.record(actor_of(request), "password_changed", request.user, company_id=request.user.company_id)
         form = (getattr(answer, "context_data", None) or {}).get("form")
         # The old password could be guessed here as well as at the door.
         if form is not None and "old_password" in form.errors and form.data.get("old_password"):

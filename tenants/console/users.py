@@ -190,6 +190,12 @@ class PersonAdmin(PersonActions):
         if not change:
             obj.password = request.hashed_password  # type: ignore[attr-defined]
         access.save_row(actor, obj)
+        if change and "company" in form.changed_data:
+            text = _(
+                "%(name)s has moved: the password and the API keys of before do not work any more. "
+                "Check the e-mail address, send the invitation again and issue new keys."
+            )
+            self.message_user(request, text % {"name": obj.username}, messages.WARNING)
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)

@@ -1,6 +1,8 @@
 """Invitations: a link with which a new person chooses a password. Room: tenants."""
 
 import datetime
+import math
+from functools import cache
 
 import structlog
 from django.conf import settings
@@ -14,11 +16,18 @@ from django.utils.http import urlsafe_base64_encode
 from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 
+from tenants.attempts import AttemptLimiter
 from tenants.models import User
 from tenants.signin import mail
 from tenants.signin.people import people
 
 log = structlog.get_logger(__name__)
+
+
+# Mails of invitations to one mailbox: some at once, then one in so many seconds; and of one company. An admin decides
+# who is written to, and must not be able to make our mail server a nuisance.
+_MAILBOX_BURST, _MAILBOX_INTERVAL = 5.0, 120.0
+_COMPANY_BURST, _COMPANY_INTERVAL = 50.0, 60.0
 
 
 class NotInvitable(ValueError):
@@ -59,7 +68,8 @@ def send_invitation(user: User, *, inviter_name: str, request: HttpRequest | Non
 
     ``base_url`` ("https://gateway.example") is for callers without a request; GATEWAY_PUBLIC_URL goes before both. With
     a request, the inviter is told there when the mail server refuses. The language is the one that is active.
-    Raises NotInvitable for a person without an address, disabled, or with a password already.
+    Raises NotInvitable for a person without an address, disabled, or with a password already, and where too many mails
+    have gone out.
     """
     if not user.email:
         raise NotInvitable(_("Enter an e-mail address for %(name)s first.") % {"name": user.username})
@@ -73,6 +83,11 @@ def send_invitation(user: User, *, inviter_name: str, request: HttpRequest | Non
         if locked.has_usable_password():
             text = _("%(name)s has a password already; it can be reset on the sign-in page.")
             raise NotInvitable(text % {"name": user.username})
+        mailboxes, companies = invitation_limiters()
+        wait = mailboxes.wait_for(user.email.lower()) or companies.wait_for(str(user.company_id))
+        if wait:
+            text = _("Too many invitations were sent: wait %(minutes)d min, then invite %(name)s again.")
+            raise NotInvitable(text % {"minutes": max(1, math.ceil(wait / 60)), "name": user.username})
         user.set_unusable_password()
         user.save(update_fields=["password"])
         context = {
@@ -82,6 +97,15 @@ def send_invitation(user: User, *, inviter_name: str, request: HttpRequest | Non
         }
         language = get_language() or settings.LANGUAGE_CODE
         transaction.on_commit(lambda: _send(user, context, language, request))
+
+
+@cache
+def invitation_limiters() -> tuple[AttemptLimiter, AttemptLimiter]:
+    """Of mailboxes and of companies."""
+    return (
+        AttemptLimiter(1.0 / _MAILBOX_INTERVAL, _MAILBOX_BURST),
+        AttemptLimiter(1.0 / _COMPANY_INTERVAL, _COMPANY_BURST),
+    )
 
 
 def _path(user: User) -> str:

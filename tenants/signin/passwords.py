@@ -173,7 +173,7 @@ def _mail_links(request: HttpRequest, email: str) -> None:
     language = get_language() or settings.LANGUAGE_CODE
     mailed: Counter[Any] = Counter()
     for user in PasswordResetForm().get_users(email):
-        if not isinstance(user, User) or mailed[user.company_id] == _RESET_PEOPLE_LIMIT:
+        if mailed[user.company_id] == _RESET_PEOPLE_LIMIT:
             continue
         mailed[user.company_id] += 1
         uid = urlsafe_base64_encode(force_bytes(user.pk))

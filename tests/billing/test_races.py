@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
 import pytest
@@ -11,6 +12,7 @@ from django.db import connection, connections, transaction
 
 from billing import background, clock, polling, receipts
 from billing.ledger import apply_status
+from billing.midtrans.payload import TransactionStatus
 from billing.models import AccessGrant, BillingEntry, Invoice, WebhookReceipt
 from billing.numbers import next_invoice_number
 from tests.billing.buyer import Buyer
@@ -66,12 +68,16 @@ def test_two_payments_of_one_invoice_at_once_are_granted_once_and_looked_at() ->
     assert BillingEntry.objects.filter(kind="review").count() == AT_ONCE - 1
 
 
+def _tell(order_id: str, told: list[TransactionStatus], number: int) -> None:
+    apply_status(order_id, told[number % len(told)], source="webhook")
+
+
 def test_settlement_and_its_reversal_at_once_end_reversed() -> None:
     for _ in range(5):
         buyer = Buyer.new()
         order = buyer.order()
         told = [buyer.status(order, "pending"), buyer.status(order, "settlement"), buyer.status(order, "deny")]
-        at_once(lambda n, order=order, told=told: apply_status(order.order_id, told[n % 3], source="webhook"))
+        at_once(partial(_tell, order.order_id, told))
         order.refresh_from_db()
         # A denial of something that nobody saw paid is final too.
         assert order.state == "denied"

@@ -11,6 +11,7 @@ from redis import Redis
 
 from streaming import live, views
 from streaming.cluster.live import COMPANIES_KEY, LiveConnection, encode, heart_key, live_key
+from streaming.console import views as console_views
 from tenants import views as token_views
 from tenants.models import Company, MT5Account, User
 from tenants.signin import passwords
@@ -36,6 +37,8 @@ def no_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pages of this process's gateway without one; a real one is asked in ``test_sockets``."""
     stand_in = SimpleNamespace(problems=list, exposition=lambda: "", is_draining=False)
     monkeypatch.setattr(views, "process_runtime", lambda: stand_in)
+    # The one connection holds the world's transaction: PostgreSQL's must not be given back.
+    monkeypatch.setattr(console_views, "close_old_connections", lambda: None)
 
 
 @pytest.fixture(autouse=True)

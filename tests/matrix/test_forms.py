@@ -29,9 +29,12 @@ _FORMS = [
 def references(model: type[Model]) -> list[tuple[str, type[Model]]]:
     """Names under which a form could take another row, whether it has such a field or not."""
     own = [(field.name, field.related_model) for field in model._meta.fields if field.is_relation]
-    named: list[tuple[str, type[Model]]] = [(name, kind) for name, kind in own if isinstance(kind, type)]
-    names: dict[str, type[Model]] = {**dict(named), "user": User, "owner": User}
-    return list({**names, "company": Company, "company_id": Company}.items())
+    names: list[tuple[str, type[Model]]] = [(name, kind) for name, kind in own if isinstance(kind, type)]
+    known = {name for name, _ in names}
+    common: list[tuple[str, type[Model]]] = [
+        ("user", User), ("owner", User), ("company", Company), ("company_id", Company)
+    ]  # fmt: skip
+    return names + [pair for pair in common if pair[0] not in known]
 
 
 @pytest.mark.parametrize("person", COMPANY_ADMINS, ids=lambda person: person.name)

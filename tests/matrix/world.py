@@ -213,7 +213,6 @@ def _answer_of(response: Any, lines: list[str]) -> Answer:
         request = getattr(step, "wsgi_request", None)
         if request is not None and hasattr(request, "_messages"):
             parts += [str(message) for message in get_messages(request)]
-    response.close()
     location = response.get("Location", "")
     return Answer(response.status_code, location, body, _plain("\n".join([*parts, *lines])))
 

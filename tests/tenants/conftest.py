@@ -8,6 +8,7 @@ from pytest_django import Settings
 
 from tenants import tokens, views
 from tenants.models import User
+from tenants.signin.invitations import invitation_limiters
 from tests.tenants.cast import Cast, make_cast, secret_item
 
 
@@ -23,9 +24,11 @@ def identity_settings(settings: Settings) -> Iterator[None]:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     tokens.default_keyring.cache_clear()
     views._limiter.cache_clear()
+    invitation_limiters.cache_clear()
     yield
     tokens.default_keyring.cache_clear()
     views._limiter.cache_clear()
+    invitation_limiters.cache_clear()
 
 
 @pytest.fixture

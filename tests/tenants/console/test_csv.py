@@ -225,6 +225,18 @@ def test_no_cell_is_a_formula(cast: Cast, alice_client: Client, start: str) -> N
     assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for row in exported for cell in row)
 
 
+@pytest.mark.parametrize("before", ["x;", "x\t", "x\n", "x\r\n", ";", "x;;"])
+def test_no_cell_is_a_formula_to_a_spreadsheet_with_another_separator(
+    cast: Cast, alice_client: Client, before: str
+) -> None:
+    name = f"{before}=HYPERLINK(A1)"
+    assert unguarded(guarded(name)) == name
+    User.objects.filter(pk=cast.bob.pk).update(first_name=name)
+    text = alice_client.get(reverse("admin:tenants_user_export")).content.decode()
+    # As one reads that knows semicolons and tabs alone, and no quotes but at a cell's beginning.
+    assert not [cell for cell in re.split(r"[;\t\r\n]", text) if cell.startswith(("=", "+", "-", "@"))]
+
+
 def test_export_of_users_holds_no_secret(cast: Cast, alice_client: Client) -> None:
     cast.bob.set_password("a long enough password")
     cast.bob.save()

@@ -98,6 +98,17 @@ def test_operator_adds_users_up_to_the_plan(cast: Cast, operator_client: Client)
     assert not User.objects.filter(username="one-more").exists()
 
 
+def test_operator_who_moves_a_person_is_told_to_invite_anew(cast: Cast, operator_client: Client) -> None:
+    cast.bob.set_password(PASSWORD)
+    cast.bob.save()
+    path = page(User, "change", cast.bob.pk)
+    fill_in(operator_client, path, company=cast.beta.pk)
+    bob = User.objects.get(pk=cast.bob.pk)
+    assert bob.company == cast.beta and not bob.has_usable_password()
+    opened = operator_client.get(path).content.decode()
+    assert "do not work any more" in opened and "send the invitation again" in opened
+
+
 def test_operator_is_told_that_a_trader_needs_a_company(operator_client: Client) -> None:
     fields = {"password1": PASSWORD, "password2": PASSWORD, "company": "", "role": "trader"}
     answer = fill_in(operator_client, page(User, "add"), username="dora", **fields)

@@ -125,6 +125,17 @@ def test_filters_by_company_do_not_exist_for_a_company_admin(
         assert alice_client.get(page(model, "changelist"), {lookup: "a"}).status_code == 400, lookup
 
 
+@pytest.mark.parametrize("number", ["10000", "4294967296", "9" * 25])
+@pytest.mark.parametrize(
+    ("model", "name"), [(User, "date_joined"), (ApiKey, "created_at"), (AuditEntry, "at")], ids=["user", "key", "audit"]
+)
+def test_date_beyond_all_dates_is_no_error_of_ours(
+    rows: Rows, alice_client: Client, model: type[Model], name: str, number: str
+) -> None:
+    answer = alice_client.get(page(model, "changelist"), {f"{name}__year": number})
+    assert (answer.status_code, answer["Location"]) == (302, f"{page(model, 'changelist')}?e=1")
+
+
 @pytest.mark.parametrize("model", [User, MT5Account], ids=lambda model: model.__name__)
 def test_link_to_the_rows_of_another_company_finds_none(
     rows: Rows, cast: Cast, alice_client: Client, model: type[Model]

@@ -285,3 +285,31 @@ def test_log_does_not_hold_the_token(bob: User, invite: Any) -> None:
         logging.getLogger("django.request").removeHandler(handler)
     assert "/invitations/" in lines[0]
     assert path.split("/")[3] not in "".join(lines)
+
+
+def test_mailbox_gets_five_invitations_at_once_and_another_mailbox_its_own(cast: Cast, bob: User, invite: Any) -> None:
+    for _ in range(5):
+        living = invite(bob)
+    bob.email = bob.email.upper()
+    with pytest.raises(NotInvitable, match="wait 2 min, then invite bob again"):
+        invite(bob)
+    assert len(mail.outbox) == 5
+    # Nor is the link void that has been sent.
+    assert open_link(Client(), living).status_code == 200
+    invite(invitable(cast.charlie))
+    assert len(mail.outbox) == 6
+
+
+def test_company_sends_fifty_invitations_at_once_and_another_company_its_own(
+    cast: Cast, bob: User, invite: Any
+) -> None:
+    for number in range(50):
+        bob.email = f"n{number}@elsewhere.example"
+        bob.save()
+        invite(bob)
+    bob.email = "n50@elsewhere.example"
+    bob.save()
+    with pytest.raises(NotInvitable, match="wait 1 min"):
+        invite(bob)
+    invite(invitable(cast.charlie))
+    assert len(mail.outbox) == 51

@@ -241,7 +241,13 @@ def test_change_of_the_password_ends_other_sessions_and_not_this_one(alice: User
         give_password(client, "alice")
         assert give_code(client, code).status_code == 302
     fields = {"old_password": PASSWORD, "new_password1": OTHER_PASSWORD, "new_password2": OTHER_PASSWORD}
+    wrong = {**fields, "old_password": OTHER_PASSWORD}
+    assert here.post("/admin/password_change/", wrong).status_code == 200
+    assert not AuditEntry.objects.filter(action="password_changed").exists()
     assert here.post("/admin/password_change/", fields).status_code == 302
+    entry = AuditEntry.objects.get(action="password_changed")
+    assert (entry.actor, entry.address, entry.object_id) == ("alice", "127.0.0.1", str(alice.pk))
+    assert (entry.company_id, entry.before, entry.after) == (alice.company_id, {}, {})
     assert is_inside(here)
     assert not is_inside(there)
 
