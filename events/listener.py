@@ -27,6 +27,7 @@ _PAUSE_LIMIT = 1.0
 # Silence after which Redis is asked whether it is there, and the time it has to answer.
 _PING_INTERVAL = 2.0
 _PONG_TIMEOUT = 2.0
+_CANCEL_PATIENCE = 0.5
 
 
 class ChangeListener:
@@ -50,8 +51,11 @@ class ChangeListener:
     async def stop(self) -> None:
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            while not task.done():
+                # Until it is heard: asyncio.wait_for, by which the client sends, loses a cancellation that comes at the
+                # moment when what it waits for is done (Python 3.11).
+                task.cancel()
+                await asyncio.wait([task], timeout=_CANCEL_PATIENCE)
             self.is_connected = False
 
     async def _run(self) -> None:

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 _TOKEN_SUBPROTOCOL = "gateway.token."  # noqa: S105 (a prefix, not a token)
 _BEARER = re.compile(r"[Bb]earer +(\S+)")
 _ADDRESS_LIMIT = 20_000
+# Seconds for which a user or a key that the database does not know is not asked for again: neither comes back, and
+# whoever holds such a token must not keep the database from the others.
+_UNKNOWN_MEMORY = 1.0
+_UNKNOWN_LIMIT = 10_000
 _QUERY_FIELD_LIMIT = 20
 
 
@@ -154,6 +158,8 @@ class AdmissionDesk:
         self._address_rate_limit = address_rate_limit
         self._connection_limit = connection_limit
         self._addresses: dict[str, TokenBucket] = {}
+        # Ids of users and of keys -> seconds of the monotonic clock up to which they are unknown.
+        self._unknown: dict[str, float] = {}
 
     async def admit(self, handshake: Handshake) -> Admission:
         """Raises AdmissionRefused."""
@@ -213,14 +219,27 @@ class AdmissionDesk:
             raise AdmissionRefused(429, "connect_rate", "too many connects from this address", retry_after=retry)
 
     async def _access(self, claims: TokenClaims) -> TerminalAccess:
+        user_id, key = claims.user_id, claims.api_key
         try:
-            access = await self._directory.find(claims.user_id)
-            if access is not None and claims.api_key and claims.api_key not in access.api_keys:
+            access = None if self._is_unknown(user_id) else await self._directory.find(user_id)
+            if access is not None and key and key not in access.api_keys and not self._is_unknown(key):
                 # The key may be newer than what is remembered here.
-                access = await self._directory.find(claims.user_id, fresh=True)
+                access = await self._directory.find(user_id, fresh=True)
+                if access is not None and key not in access.api_keys:
+                    self._note_unknown(key)
         except AccessUnavailable:
             raise AdmissionRefused(503, "identity_unavailable", "try again", retry_after=5) from None
+        if access is None and not self._is_unknown(user_id):
+            self._note_unknown(user_id)
         return self._check_access(claims, access)
+
+    def _is_unknown(self, name: str) -> bool:
+        return self._unknown.get(name, 0.0) > time.monotonic()
+
+    def _note_unknown(self, name: str) -> None:
+        if len(self._unknown) >= _UNKNOWN_LIMIT:
+            self._unknown.clear()
+        self._unknown[name] = time.monotonic() + _UNKNOWN_MEMORY
 
     async def _with_account(self, claims: TokenClaims, account: str) -> TerminalAccess:
         """What the database says of the user now: the account may be newer than what is remembered here."""

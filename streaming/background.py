@@ -20,6 +20,11 @@ def repeat(name: str, step: Callable[[], Awaitable[None]], interval: float) -> a
                 await step()
             except Exception:
                 log.exception("background_step_failed", step=name)
+            if task.cancelling():
+                # The step has lost it. asyncio.wait_for does, when what it waits for is done at that very moment
+                # (Python 3.11); a process that waits for its tasks would never end.
+                return
             await asyncio.sleep(interval)
 
-    return asyncio.get_running_loop().create_task(turns(), name=name)
+    task = asyncio.get_running_loop().create_task(turns(), name=name)
+    return task

@@ -25,7 +25,9 @@ end
 return #KEYS
 """
 _BATCH = 500
+# Seconds.
 _LOOK_UP_TIMEOUT = 2.0
+_FLUSH_TIMEOUT = 4.0
 _CONNECTION_LIMIT = 32
 
 
@@ -41,7 +43,8 @@ class PositionStore:
                 url,
                 max_connections=_CONNECTION_LIMIT,
                 timeout=_LOOK_UP_TIMEOUT,
-                socket_timeout=2.0,
+                # Each question has one of its own, and this one costs a task for each message.
+                socket_timeout=None,
                 socket_connect_timeout=1.0,
                 decode_responses=True,
             )
@@ -81,7 +84,8 @@ class PositionStore:
             batch = [key for key in keys[start : start + _BATCH] if key in streams]
             values = [streams[key].position.acknowledged for key in batch]
             try:
-                await self._redis.eval(_RAISE, len(batch), *map(_redis_key, batch), self._ttl, *values)
+                async with asyncio.timeout(_FLUSH_TIMEOUT):
+                    await self._redis.eval(_RAISE, len(batch), *map(_redis_key, batch), self._ttl, *values)
             except (RedisError, OSError, TimeoutError) as error:
                 self._dirty.update(keys[start:])
                 self._note(error)

@@ -14,9 +14,9 @@ from django.db.models import Q
 from django.utils import timezone
 
 from tenants import audit
-from tenants.changes import touch
+from tenants.changes import lock, touch
 from tenants.models import ApiKey, User
-from tenants.scope import Actor, find
+from tenants.scope import Actor, company_ids_of, find
 
 PREFIX_LENGTH = 8
 KEY_FORM = re.compile(r"gwk_[a-z0-9]{8}_[A-Za-z0-9_-]{43}")
@@ -50,9 +50,14 @@ def create_api_key(
 
 
 def rotate_api_key(actor: Actor, key: ApiKey, *, overlap: datetime.timedelta = ROTATION_OVERLAP) -> tuple[str, ApiKey]:
-    """A new key in the place of ``key``, which goes on working for ``overlap``. Raises NotVisible."""
+    """A new key in the place of ``key``, which goes on working for ``overlap``.
+
+    Raises NotVisible, also for a key that has been revoked or replaced.
+    """
     with transaction.atomic():
-        old = find(actor, ApiKey, pk=key.pk, revoked_at__isnull=True)
+        # Of two at once the second finds the key replaced: there is one successor, and whoever asked has seen it.
+        lock(company_ids_of(find(actor, ApiKey, pk=key.pk)))
+        old = find(actor, ApiKey, pk=key.pk, revoked_at__isnull=True, replaced_by__isnull=True)
         before = audit.snapshot(old)
         clear, row = create_api_key(actor, old.user, old.name, scope=old.scope, expires_at=old.expires_at)
         end = timezone.now() + overlap

@@ -2,12 +2,41 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from django.db.backends.sqlite3.operations import DatabaseOperations
 
 from tests.support.gateway import Gateway, make_template
 from tests.support.kafka import KafkaBroker
 from tests.support.valkey import Valkey
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_flush() -> Iterator[None]:
+    """Tests that commit are cleaned up after by deleting all rows of the test's SQLite. The triggers of the append-only
+    logs would refuse that, and what the migrations have put there (tiers, plans) must be back for the next test: files
+    run in any order."""
+    with pytest.MonkeyPatch.context() as patch:
+        original = DatabaseOperations.execute_sql_flush
+
+        def execute(self: DatabaseOperations, statements: Any) -> None:
+            with self.connection.cursor() as cursor:
+                cursor.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
+                rules = cursor.fetchall()
+                for name, _ in rules:
+                    cursor.execute(f"DROP TRIGGER {name}")
+                try:
+                    original(self, statements)
+                finally:
+                    for _, rule in rules:
+                        cursor.execute(rule)
+            contents = getattr(self.connection, "_test_serialized_contents", "")
+            if contents:
+                self.connection.creation.deserialize_db_from_string(contents)
+
+        patch.setattr(DatabaseOperations, "execute_sql_flush", execute)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,8 @@ class Link:
                 url,
                 max_connections=_CONNECTION_LIMIT,
                 timeout=ANSWER_TIMEOUT,
-                socket_timeout=2.0,
+                # ``ask`` has one of its own, and this one costs a task for each message.
+                socket_timeout=None,
                 socket_connect_timeout=1.0,
             )
             self._redis = Redis(connection_pool=pool)

@@ -17,6 +17,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.csrf import csrf_protect
 
 from tenants import access
+from tenants.access import NotVisible
 from tenants.api_keys import ROTATION_OVERLAP
 from tenants.console.base import ScopedAdmin
 from tenants.console.inlines import ScopedInline
@@ -150,8 +151,7 @@ class KeyAdmin(ScopedAdmin):
         if not self.has_add_permission(request):
             raise PermissionDenied
         if old.revoked_at is not None or old.replaced_by_id is not None:
-            self.message_user(request, _("This key has been revoked or replaced: issue a new one."), messages.WARNING)
-            return HttpResponseRedirect(reverse("admin:tenants_apikey_change", args=[old.pk]))
+            return self._not_rotated(request, old)
         hours = round(ROTATION_OVERLAP.total_seconds() / 3_600)
         if request.method != "POST":
             text = _(
@@ -164,9 +164,17 @@ class KeyAdmin(ScopedAdmin):
                 "button": _("Rotate"),
             }
             return TemplateResponse(request, "admin/tenants/ask.html", context)
-        key, row = access.rotate_api_key(actor_of(request), old)
+        try:
+            key, row = access.rotate_api_key(actor_of(request), old)
+        except NotVisible:
+            # Somebody else was faster.
+            return self._not_rotated(request, old)
         self.log_addition(request, row, [{"added": {}}])
         return self._show_once(request, key, row, replaced=old)
+
+    def _not_rotated(self, request: HttpRequest, key: ApiKey) -> HttpResponse:
+        self.message_user(request, _("This key has been revoked or replaced: issue a new one."), messages.WARNING)
+        return HttpResponseRedirect(reverse("admin:tenants_apikey_change", args=[key.pk]))
 
     def has_revoke_permission(self, request: HttpRequest) -> bool:
         return self.may(request, "add")

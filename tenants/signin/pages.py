@@ -16,6 +16,14 @@ def show(request: HttpRequest, template: str, context: Mapping[str, Any], *, sta
     return answer
 
 
+def too_many(request: HttpRequest, title: str, wait: float) -> HttpResponse:
+    """429 for whoever asks too often; ``wait`` in seconds."""
+    context = {"title": title, "minutes": max(1, round(wait / 60))}
+    answer = show(request, "signin/too_many.html", context, status=429)
+    answer["Retry-After"] = str(max(1, round(wait)))
+    return answer
+
+
 def base_context(request: HttpRequest) -> dict[str, Any]:
     """What admin/base_site.html wants, without asking which rows the person may see."""
     return {

@@ -29,7 +29,7 @@ from tenants.signin import mail, steps
 from tenants.signin.forms import ResetForm
 from tenants.signin.invitations import InvitationTokens, invitation_tokens
 from tenants.signin.lockout import client_address, client_network
-from tenants.signin.pages import base_context, show
+from tenants.signin.pages import base_context, show, too_many
 from tenants.signin.people import people
 from tenants.signin.views import after_password
 
@@ -142,10 +142,7 @@ def ask_reset(request: HttpRequest) -> HttpResponse:
         return show(request, "signin/ask_reset.html", {"title": _("Forgotten password"), "form": form})
     email = form.cleaned_data["email"]
     if wait := reset_limiter().wait_for(f"address {client_network(request)}"):
-        context = {"title": _("Forgotten password"), "minutes": max(1, round(wait / 60))}
-        answer = show(request, "signin/too_many.html", context, status=429)
-        answer["Retry-After"] = str(max(1, round(wait)))
-        return answer
+        return too_many(request, _("Forgotten password"), wait)
     if not reset_limiter().wait_for(f"mailbox {email.lower()}"):
         _mail_links(request, email)
     return redirect("password-reset-sent")

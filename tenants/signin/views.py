@@ -1,5 +1,6 @@
 """Signing in: the password, then the second step. Room: tenants."""
 
+from functools import cache
 from typing import Any
 
 import structlog
@@ -16,13 +17,17 @@ from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
 
+from tenants.attempts import AttemptLimiter
 from tenants.models import User
 from tenants.signin import devices, lockout, steps
 from tenants.signin.forms import CodeForm, SignInForm
-from tenants.signin.pages import show
+from tenants.signin.pages import show, too_many
 
 log = structlog.get_logger(__name__)
 
+# Passwords from one network, of whatever names: some at once, then one in so many seconds. Each costs a good part of a
+# second of a processor that streams need, so a stranger must not have as many as he likes.
+_ATTEMPT_BURST, _ATTEMPT_INTERVAL = 20.0, 2.0
 _PAGES: dict[steps.Step, str] = {"code": "sign-in-code", "set-up": "sign-in-set-up"}
 
 
@@ -37,6 +42,8 @@ def sign_in(request: HttpRequest) -> HttpResponse:
         if steps.may_enter(request):
             return HttpResponseRedirect(next_url)
         return _sign_in_page(request, SignInForm(request), next_url)
+    if wait := sign_in_limiter().wait_for(str(lockout.client_network(request))):
+        return too_many(request, _("Sign in"), wait)
     form = SignInForm(request, request.POST)
     if not form.is_valid():
         return _sign_in_page(request, form, next_url)
@@ -44,6 +51,11 @@ def sign_in(request: HttpRequest) -> HttpResponse:
     if not isinstance(user, User):
         raise TypeError("the accounts of this project are Users")
     return after_password(request, user, next_url)
+
+
+@cache
+def sign_in_limiter() -> AttemptLimiter:
+    return AttemptLimiter(1.0 / _ATTEMPT_INTERVAL, _ATTEMPT_BURST)
 
 
 def after_password(request: HttpRequest, user: User, next_url: str) -> HttpResponse:

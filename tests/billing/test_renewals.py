@@ -409,10 +409,10 @@ def test_company_without_a_method_gets_invoice_and_page_a_week_ahead(
 def test_renewal_waits_for_the_upgrade_that_is_being_paid_and_is_of_the_new_plan(
     by_transfer: Shopper, worker: Worker, hand: clock.Hand
 ) -> None:
-    hand.moment = END - 8 * DAY
+    hand.moment = END - 7 * DAY - timedelta(hours=2)
     upgrade = by_transfer.choose("ENTERPRISE")
     assert upgrade is not None
-    hand.moment = upgrade.due_at - MINUTE * 20
+    hand.moment = END - 7 * DAY + timedelta(hours=2)
     worker.work()
     assert by_transfer.open_invoice() == upgrade
     by_transfer.pay(upgrade)

@@ -161,3 +161,25 @@ async def test_stopped_listener_hears_nothing_more(hearer: Hearer, own_valkey: V
     await asyncio.sleep(0.3)
     assert hearer.messages == []
     assert hearer.listener.is_connected is False
+
+
+async def test_listener_ends_although_a_cancellation_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = 0
+
+    async def deaf(_listener: ChangeListener) -> None:
+        nonlocal losses
+        # As asyncio.wait_for, and so the client, when an answer comes at the same moment.
+        while losses < 2:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                losses += 1
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(ChangeListener, "_listen", deaf)
+    listener = ChangeListener("redis://127.0.0.1:1/0", lambda _message: None, lambda: None)
+    listener.start()
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await listener.stop()
+    assert losses == 2

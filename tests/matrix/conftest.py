@@ -12,9 +12,7 @@ from redis import Redis
 from streaming import live, views
 from streaming.cluster.live import COMPANIES_KEY, LiveConnection, encode, heart_key, live_key
 from streaming.console import views as console_views
-from tenants import views as token_views
 from tenants.models import Company, MT5Account, User
-from tenants.signin import passwords
 from tests.matrix.marks import COMPANIES
 from tests.matrix.world import World, rolled_back
 from tests.support.valkey import Valkey
@@ -39,13 +37,6 @@ def no_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(views, "process_runtime", lambda: stand_in)
     # The one connection holds the world's transaction: PostgreSQL's must not be given back.
     monkeypatch.setattr(console_views, "close_old_connections", lambda: None)
-
-
-@pytest.fixture(autouse=True)
-def no_attempts_yet() -> None:
-    """Nobody is held back for what another test has asked."""
-    passwords.reset_limiter.cache_clear()
-    token_views._limiter.cache_clear()
 
 
 def _connect(world: World, valkey: Valkey) -> None:

@@ -270,3 +270,21 @@ async def test_forwarded_address_counts_from_a_trusted_proxy_only(
 async def test_server_without_http_answers_refuses_with_a_close(process: Process) -> None:
     answer = await process.ask({**upgrade(), "extensions": None})
     assert answer.events == [{"type": "websocket.close", "code": 1008}]
+
+
+@pytest.mark.parametrize(("user", "key"), [("nobody", ""), ("bob", "9")], ids=["user", "key"])
+async def test_whoever_hammers_with_what_is_unknown_asks_the_database_once_a_second(
+    process: Process, tenants: Tenants, monkeypatch: pytest.MonkeyPatch, user: str, key: str
+) -> None:
+    clock = Clock(monkeypatch, admission)
+    token, known = (token_of(name, now=clock.time(), api_key=one) for name, one in ((user, key), ("bob", "")))
+    # Remembered from here on.
+    assert (await process.ask(upgrade(known))).is_accepted
+    for _ in range(2):
+        tenants.visits.clear()
+        answers = [await process.ask(upgrade(token)) for _ in range(20)]
+        assert {answer.status for answer in answers} == {401}
+        assert tenants.visits == [user]
+        clock.elapsed += 1.1
+    # Another token of the same user is not held back by it.
+    assert (await process.ask(upgrade(known))).is_accepted

@@ -9,6 +9,7 @@ from pytest_django import Settings
 from tenants import tokens, views
 from tenants.models import User
 from tenants.signin.invitations import invitation_limiters
+from tenants.signin.views import sign_in_limiter
 from tests.tenants.cast import Cast, make_cast, secret_item
 
 
@@ -25,10 +26,12 @@ def identity_settings(settings: Settings) -> Iterator[None]:
     tokens.default_keyring.cache_clear()
     views._limiter.cache_clear()
     invitation_limiters.cache_clear()
+    sign_in_limiter.cache_clear()
     yield
     tokens.default_keyring.cache_clear()
     views._limiter.cache_clear()
     invitation_limiters.cache_clear()
+    sign_in_limiter.cache_clear()
 
 
 @pytest.fixture

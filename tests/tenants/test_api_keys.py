@@ -205,6 +205,16 @@ def test_revoked_key_is_not_rotated_back_to_life(cast: Cast) -> None:
     assert everything() == before
 
 
+def test_key_has_one_successor(cast: Cast) -> None:
+    _, row = access.create_api_key(acts.SYSTEM, cast.bob, "VPS")
+    access.rotate_api_key(acts.SYSTEM, row)
+    before = everything()
+    with pytest.raises(NotVisible):
+        # As it was read before the other one came.
+        access.rotate_api_key(acts.SYSTEM, row)
+    assert everything() == before
+
+
 def test_revoked_and_expired_keys_are_no_keys_for_the_gateways(cast: Cast) -> None:
     now = timezone.now()
     soon = now + datetime.timedelta(hours=1)

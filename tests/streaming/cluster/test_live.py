@@ -144,11 +144,18 @@ async def test_list_is_whole_again_after_valkey_has_forgotten_it(
     await process.connect(token_of("alice"))
     await process.fleet.live.flush()
     await flush_all(own_valkey.url)
-    await process.fleet.places.beat()
     await process.fleet.live.flush()
-    assert live_connections() == []
     # All of it is written now and then ...
     clock.elapsed = 15.1
+    await process.fleet.live.flush()
+    await process.fleet.places.beat()
+    assert len(live_connections()) == 2
+    await process.fleet.live.flush()
+    # ... when the heartbeat finds that Valkey has forgotten it ...
+    await flush_all(own_valkey.url)
+    await process.fleet.live.flush()
+    await process.fleet.places.beat()
+    assert live_connections() == []
     await process.fleet.live.flush()
     assert len(live_connections()) == 2
     # ... and at once when it is known that Valkey was away.

@@ -8,6 +8,8 @@ from django.contrib.admin.models import LogEntry
 from django.test import Client
 from django.utils import timezone
 
+from tenants import access, api_keys
+from tenants.access import Actor
 from tenants.api_keys import KEY_FORM, user_of_api_key
 from tenants.models import ApiKey, AuditEntry, User
 from tests.tenants import acts
@@ -82,6 +84,22 @@ def test_rotated_key_works_for_a_day_beside_the_new_one(cast: Cast, client: Clie
     assert timedelta(hours=23, minutes=59) < row.expires_at - timezone.now() <= timedelta(hours=24)
     # Once only: the key that took the place is the one to rotate now.
     assert client.post(path).status_code == 302
+    assert ApiKey.objects.count() == 2
+
+
+def test_slower_of_two_who_rotate_one_key_is_told_and_makes_none(
+    cast: Cast, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acts.new_key(cast.bob, "VPS")
+    row, path = ApiKey.objects.get(), page(ApiKey, "rotate", ApiKey.objects.get().pk)
+    rotate = api_keys.rotate_api_key
+
+    def after_somebody_else(actor: Actor, key: ApiKey) -> tuple[str, ApiKey]:
+        rotate(acts.SYSTEM, key)
+        return rotate(actor, key)
+
+    monkeypatch.setattr(access, "rotate_api_key", after_somebody_else)
+    assert client.post(path)["Location"] == page(ApiKey, "change", row.pk)
     assert ApiKey.objects.count() == 2
 
 

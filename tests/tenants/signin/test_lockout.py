@@ -2,16 +2,20 @@
 
 import datetime
 import json
+from types import SimpleNamespace
 
 import pytest
 from asgiref.sync import sync_to_async
 from axes.models import AccessAttempt
+from django.contrib.auth import hashers
+from django.contrib.auth.hashers import MD5PasswordHasher
 from django.db import connections
 from django.db.models import F
 from django.test import AsyncClient, Client, RequestFactory
 from pytest_django import Settings
 from structlog.testing import capture_logs
 
+from tenants import attempts
 from tenants.models import User
 from tenants.signin.lockout import client_network
 from tests.tenants.cast import Cast
@@ -169,6 +173,26 @@ def test_whoever_has_a_session_cannot_guess_the_password_with_it(alice: User, pa
     assert client.post(path, {**fields, field: PASSWORD}).status_code == 429
     alice.refresh_from_db()
     assert alice.check_password(PASSWORD)
+
+
+def test_stranger_who_tries_ever_new_names_has_no_more_passwords_computed(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "time", SimpleNamespace(monotonic=lambda: 1_000.0))
+    computed: list[str] = []
+
+    class Hasher(MD5PasswordHasher):
+        def encode(self, password: str, salt: str) -> str:
+            computed.append(password)
+            return super().encode(password, salt)
+
+    # Django computes one for a name that is nobody's too.
+    monkeypatch.setattr(hashers, "get_hasher", lambda algorithm="default": Hasher())
+    answers = [give_password(Client(), f"nobody{number}", "a guess").status_code for number in range(25)]
+    assert answers == [200] * 20 + [429] * 5 and len(computed) == 20
+    refused = give_password(Client(), "alice")
+    assert (refused.status_code, refused["Retry-After"]) == (429, "2")
+    assert give_password(Client(), "alice", REMOTE_ADDR="198.51.100.7").status_code == 302
 
 
 def test_lock_out_leaves_sessions_and_terminals_alone(alice: User) -> None:
