@@ -39,10 +39,12 @@ def _plain_values(_logger: WrappedLogger, _method: str, event: EventDict) -> Eve
 
 
 class _NoTraceOfRefusals(logging.Filter):
-    """What Django refuses as suspicious is a line: whoever sends it must not fill the disk with a traceback each."""
+    """What Django refuses, a warning or suspicious, is a line: whoever sends it must not fill the disk with a traceback
+    each."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.name.startswith("django.security."):
+        is_warning = record.name == "django.request" and record.levelno < logging.ERROR
+        if is_warning or record.name.startswith("django.security."):
             record.exc_info = None
         return True
 

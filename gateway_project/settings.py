@@ -58,6 +58,7 @@ INSTALLED_APPS = [
     "events",
 ]
 MIDDLEWARE = [
+    "gateway_project.middleware.only_utf8_forms",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",

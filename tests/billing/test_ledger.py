@@ -39,6 +39,7 @@ def test_settled_payment_gives_plan_and_period_at_once(buyer: Buyer) -> None:
     assert buyer.told(order, "settlement") == Applied(Effect.CHANGED, PaymentState.SETTLED, Access.GRANT)
     buyer.refresh()
     assert (buyer.access, buyer.state) == (("PRO", "active"), "active")
+    assert buyer.subscription.state_since == START
     [grant] = buyer.live_grants()
     assert (grant.starts_at, grant.ends_at) == (START, datetime(2026, 2, 28, 3, 0, tzinfo=UTC))
     assert buyer.company.paid_until == buyer.subscription.paid_until == grant.ends_at
@@ -163,6 +164,14 @@ def test_transaction_of_one_order_pays_for_no_other(buyer: Buyer) -> None:
 def test_order_that_nobody_knows_is_ignored(buyer: Buyer) -> None:
     status = buyer.status(buyer.order(), "settlement")
     assert ledger.apply_status("gw-of-somebody-else", status, source="webhook").reason == "unknown_order"
+
+
+def test_charge_of_ours_that_is_denied_is_over_at_once(buyer: Buyer) -> None:
+    order = buyer.order(by=PaymentAttempt.By.MERCHANT)
+    details = {"channel_response_code": "51", "channel_response_message": "Insufficient funds"}
+    buyer.told(order, "deny", payment_type="credit_card", **details)
+    assert (order.state, order.is_closed, order.next_poll_at) == ("denied", True, None)
+    assert order.last_problem == "51 Insufficient funds"
 
 
 def test_second_transaction_on_the_same_page_pays(buyer: Buyer) -> None:

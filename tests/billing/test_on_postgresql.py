@@ -22,7 +22,8 @@ def postgres() -> Iterator[Postgres]:
 @pytest.mark.timeout(900)
 def test_paying_and_its_locks_hold_on_postgresql(postgres: Postgres) -> None:
     environment = {**os.environ, "TESTS_DATABASE_URL": postgres.url, "DJANGO_SETTINGS_MODULE": "tests.settings"}
-    files = [f"tests/billing/test_{name}.py" for name in ("two_workers", "checkout", "refunds", "renewals")]
+    names = ("two_workers", "checkout", "refunds", "renewals", "methods", "dunning")
+    files = [f"tests/billing/test_{name}.py" for name in names]
     command = [sys.executable, "-m", "pytest", *files, "-v", "--create-db"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

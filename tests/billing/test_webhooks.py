@@ -316,6 +316,21 @@ def test_one_look_answers_all_that_wait_for_the_same_order(
     assert len(midtrans.asked) == 1
 
 
+def test_receipt_that_somebody_is_at_is_left_alone(
+    order: PaymentAttempt, midtrans: StatusServer, monkeypatch: pytest.MonkeyPatch, hand: clock.Hand
+) -> None:
+    monkeypatch.setattr(background, "submit", lambda _pk: None)
+    midtrans.say(body_of(order, "settlement"))
+    post(body_of(order, "settlement"))
+    # As the one who is at it has left it.
+    until = hand.moment + timedelta(seconds=5)
+    WebhookReceipt.objects.update(tries=1, next_try_at=until)
+    pk = WebhookReceipt.objects.get().pk
+    assert (receipts.process(pk), midtrans.asked) == ("waiting", [])
+    hand.moment = until
+    assert (receipts.process(pk), midtrans.asked) == ("applied", [order.order_id])
+
+
 def test_earlier_transaction_of_the_same_order_is_asked_for_by_its_own_id(
     order: PaymentAttempt, midtrans: StatusServer
 ) -> None:

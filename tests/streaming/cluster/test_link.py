@@ -125,14 +125,15 @@ async def test_storm_of_questions_does_not_read_as_an_absence(make_link: MakeLin
 async def test_time_of_an_answer_does_not_begin_while_others_have_all_connections(
     make_link: MakeLink, valkey: Valkey
 ) -> None:
-    link = make_link(valkey.url)
+    link, nothing = make_link(valkey.url), new_id()
 
     async def slow(redis: Redis) -> str:
-        await asyncio.sleep(0.2)
+        # Holds its connection.
+        await redis.blpop([nothing], timeout=0.3)
         return await ping(redis)
 
     # Each is answered well in time, the last ones after three others.
-    answers = await asyncio.gather(*(link.ask(slow, timeout=0.5) for _ in range(4 * module._CONNECTION_LIMIT)))
+    answers = await asyncio.gather(*(link.ask(slow, timeout=0.9) for _ in range(4 * module._CONNECTION_LIMIT)))
     assert None not in answers
     assert link.is_up
 
