@@ -8,6 +8,8 @@ import asyncio
 
 import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from streaming.registry import Registry, StreamKey
@@ -46,6 +48,8 @@ class PositionStore:
                 # Each question has one of its own, and this one costs a task for each message.
                 socket_timeout=None,
                 socket_connect_timeout=1.0,
+                # For a connection that Redis has closed since the last question.
+                retry=Retry(NoBackoff(), 1),
                 decode_responses=True,
             )
             self._redis = Redis(connection_pool=pool)

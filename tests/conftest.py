@@ -9,10 +9,17 @@ import pytest
 # First: the other one imports it in a circle, which only goes well this way round. On PostgreSQL nobody has done so.
 from django.db.backends.sqlite3 import base as _base  # noqa: F401  # isort: skip
 from django.db.backends.sqlite3.base import DatabaseWrapper
+from django.utils import translation
 
 from tests.support.gateway import Gateway, make_template
 from tests.support.kafka import KafkaBroker
 from tests.support.valkey import Valkey
+
+
+@pytest.fixture(autouse=True)
+def english() -> None:
+    """A page in Indonesian leaves its thread speaking Indonesian."""
+    translation.deactivate()
 
 
 @pytest.fixture(scope="session", autouse=True)

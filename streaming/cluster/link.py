@@ -13,6 +13,8 @@ from typing import TypeVar
 
 import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 log = structlog.get_logger(__name__)
@@ -53,6 +55,8 @@ class Link:
                 # ``ask`` has one of its own, and this one costs a task for each message.
                 socket_timeout=None,
                 socket_connect_timeout=1.0,
+                # For a connection that Redis has closed since the last question.
+                retry=Retry(NoBackoff(), 1),
             )
             self._redis = Redis(connection_pool=pool)
 

@@ -112,16 +112,12 @@ def test_changes_of_the_operator_reach_live_connections(make_gateway: MakeGatewa
     assert dewi.welcome["policy"]["message_rate_limit"] == 50
     django(
         gateway,
-        "from tenants.models import Company, SubscriptionTier; from tenants.access import raise_access_version;"
-        "SubscriptionTier.objects.filter(code='PRO').update(message_rate_limit=30);"
-        "raise_access_version([Company.objects.get(slug='bromo').pk])",
+        "from tenants import access; from tenants.models import SubscriptionTier;"
+        "tier = SubscriptionTier.objects.get(code='PRO'); tier.message_rate_limit = 30;"
+        "access.save_row(access.Actor.system('tests'), tier)",
     )
     assert dewi.hear_until("gateway.policy")["message_rate_limit"] == 30
-    django(
-        gateway,
-        "from tenants.models import Company; from tenants.access import suspend_company;"
-        "suspend_company(str(Company.objects.get(slug='bromo').pk))",
-    )
+    gateway.manage("company", "suspend", "bromo", "--reason", "for a test")
     goodbye = dewi.hear_until("gateway.disconnect")
     assert (goodbye["code"], goodbye["reconnect"]) == (4503, False)
     # Nobody else feels it.

@@ -107,7 +107,9 @@ def test_feed_goes_on_after_an_outage(own_kafka: KafkaBroker, topic: str, listen
         until(lambda: any(value == b"2" for _, value in listener.records), 30, "the record after the outage")
         until(lambda: any(entry["event"] == "feed_back" for entry in logs), 10, "the end of the outage in the log")
     said = [entry["event"] for entry in logs if entry["log_level"] != "debug"]
-    assert said == ["feed_down", "feed_back"]
+    # A broker that is still starting may answer and be away once more; nothing is said twice in a row.
+    assert len(said) >= 2
+    assert said == ["feed_down", "feed_back"] * (len(said) // 2)
 
 
 def test_feed_that_crashes_goes_on_where_it_was(

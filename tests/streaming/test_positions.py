@@ -69,6 +69,18 @@ async def test_storm_of_connects_finds_every_position(make_site: MakeSite, valke
     assert await asyncio.gather(*(site.store.look_up((bob, "s1")) for _ in range(500))) == [41] * 500
 
 
+async def test_connections_that_valkey_has_closed_since_hide_no_position(
+    make_site: MakeSite, own_valkey: Valkey, bob: str
+) -> None:
+    site = make_site(own_valkey.url)
+    site.settle(bob, "s1", 41)
+    await site.store.flush()
+    for _ in range(2):
+        assert await asyncio.gather(*(site.store.look_up((bob, "s1")) for _ in range(20))) == [41] * 20
+        async with Redis.from_url(own_valkey.url) as other:
+            await other.client_kill_filter(_type="normal", skipme=True)
+
+
 @pytest.mark.parametrize(("earlier", "later", "kept"), [(41, 40, 41), (41, 41, 41), (41, 42, 42), (9, 10, 10)])
 async def test_larger_position_wins(
     make_site: MakeSite, valkey: Valkey, bob: str, earlier: int, later: int, kept: int

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 from structlog.testing import capture_logs
@@ -136,6 +137,28 @@ async def test_time_of_an_answer_does_not_begin_while_others_have_all_connection
     answers = await asyncio.gather(*(link.ask(slow, timeout=0.9) for _ in range(4 * module._CONNECTION_LIMIT)))
     assert None not in answers
     assert link.is_up
+
+
+async def test_connections_that_valkey_has_closed_since_are_made_anew_and_every_question_is_answered(
+    make_link: MakeLink, own_valkey: Valkey
+) -> None:
+    link = make_link(own_valkey.url)
+
+    async def hold(redis: Redis) -> str:
+        await redis.blpop(["nothing"], timeout=0.1)
+        return await ping(redis)
+
+    async def pipeline(redis: Redis) -> list[bool]:
+        pipe = redis.pipeline(transaction=False)
+        pipe.set("a", "1")
+        return list(await pipe.execute())
+
+    assert await asyncio.gather(*(link.ask(hold) for _ in range(8))) == ["True"] * 8
+    with capture_logs() as logs, SyncRedis.from_url(own_valkey.url) as other:
+        other.client_kill_filter(_type="normal", skipme=True)
+        assert await asyncio.gather(*(link.ask(pipeline) for _ in range(4))) == [[True]] * 4
+        assert await asyncio.gather(*(link.ask(ping) for _ in range(8))) == ["True"] * 8
+    assert logs == []
 
 
 async def test_who_gets_no_turn_goes_on_without_an_answer(
