@@ -8,6 +8,7 @@ from pytest_django import Settings
 
 from tenants import tokens, views
 from tenants.models import User
+from tenants.signin import mail
 from tenants.signin.invitations import invitation_limiters
 from tenants.signin.views import sign_in_limiter
 from tests.tenants.cast import Cast, make_cast, secret_item
@@ -28,6 +29,9 @@ def identity_settings(settings: Settings) -> Iterator[None]:
     invitation_limiters.cache_clear()
     sign_in_limiter.cache_clear()
     yield
+    if mail._sender.cache_info().currsize:
+        # A mail that is still on its way must not arrive in the next test.
+        mail._sender().submit(lambda: None).result(10)
     tokens.default_keyring.cache_clear()
     views._limiter.cache_clear()
     invitation_limiters.cache_clear()
