@@ -60,5 +60,24 @@ class NackCode(StrEnum):
     TOKEN_INVALID = "token_invalid"  # noqa: S105 (a code, not a token)
 
 
+class NackAction(IntEnum):
+    """What a client may do with a refused sequence; numbers as in ``control.proto``."""
+
+    # Not settled: send the same sequence again.
+    RESEND = 1
+    # Settled, not recorded: the content may be offered anew under a new sequence.
+    REOFFER = 2
+    # Settled, not recorded: the same content would be refused again.
+    FINAL = 3
+
+
+# What follows from a code unless its refusal says otherwise.
+ACTIONS: dict[NackCode, NackAction] = {
+    **dict.fromkeys(NackCode, NackAction.FINAL),
+    NackCode.RATE_LIMITED: NackAction.REOFFER,
+    NackCode.SEQUENCE_GAP: NackAction.RESEND,
+    NackCode.BACKEND_UNAVAILABLE: NackAction.RESEND,
+}
+
 # A message refused with one of these is kept, byte for byte, in the failed-messages topic.
 KEPT_REFUSALS = frozenset({NackCode.MALFORMED, NackCode.UNKNOWN_TYPE, NackCode.PAYLOAD_MISMATCH})

@@ -30,6 +30,11 @@ class Sink(Protocol):
     available: bool
     # Whether readers should stop until reports have come back.
     is_full: bool
+    # Whether some topic or partition, not all of Kafka, takes nothing now: ``takes`` says which.
+    is_ill: bool
+
+    def takes(self, topic: str, key: bytes) -> bool:
+        """False while this topic, or the partition of this key in it, takes nothing. Only to be asked while ``is_ill``."""
 
     def publish(self, topic: str, key: bytes, value: bytes, receipt: Receipt, headers: Headers | None = None) -> None:
         """Queues one record without waiting; order is kept for each key within a topic."""

@@ -6,7 +6,7 @@ import msgspec
 from google.protobuf.message import Message
 
 from proto.gateway.v1 import control_pb2, envelope_pb2
-from streaming.core.codes import CloseCode
+from streaming.core.codes import CloseCode, NackAction
 from streaming.core.errors import MessageRefused
 
 PROTOBUF = "gateway.v1.protobuf"
@@ -42,13 +42,20 @@ class JsonForm:
         return f'{{"message_type":"gateway.ack","payload":{{"sequence":{sequence}}}}}'
 
 
-def nack_message(sequence: int, error: MessageRefused) -> control_pb2.Nack:
+def nack_message(
+    sequence: int, error: MessageRefused, *, settled: bool | None = None, kept: bool = False
+) -> control_pb2.Nack:
+    """``settled``: by default whatever is not to be sent again; ``kept``: the frame is in failed-messages."""
+    is_resend = error.action is NackAction.RESEND
     return control_pb2.Nack(
         sequence=sequence,
         code=error.code,
         reason=error.reason[:200],
         retry_after_ms=error.retry_after_ms,
-        retryable=error.retryable,
+        retryable=is_resend,
+        settled=not is_resend if settled is None else settled,
+        action=control_pb2.NackAction.Name(error.action),
+        kept=kept,
     )
 
 

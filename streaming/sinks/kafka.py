@@ -125,6 +125,10 @@ class KafkaSink:
         self.available = False
         # True from a full queue until half of it is free.
         self.is_full = False
+        self.is_ill = False
+
+    def takes(self, topic: str, key: bytes) -> bool:
+        return True
 
     def start(self) -> None:
         """Begins to connect in the background; ``available`` turns true when a message would go out at once."""

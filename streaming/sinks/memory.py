@@ -35,6 +35,10 @@ class MemorySink:
         self.records: list[Record] = []
         self.available = True
         self.is_full = False
+        self.is_ill = False
+
+    def takes(self, topic: str, key: bytes) -> bool:
+        return True
 
     def publish(self, topic: str, key: bytes, value: bytes, receipt: Receipt, headers: Headers | None = None) -> None:
         self._waiting.append((Record(topic, key, value, headers), receipt))

@@ -38,6 +38,7 @@ class Refused:
 class _OneMessageSink:
     available = True
     is_full = False
+    is_ill = False
 
     def __init__(self, failed_topic: str) -> None:
         self._failed_topic = failed_topic

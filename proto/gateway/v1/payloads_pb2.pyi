@@ -42,18 +42,20 @@ class BatchTickData(_message.Message):
     def __init__(self, ticks: _Optional[_Iterable[_Union[Tick, _Mapping]]] = ..., account: _Optional[str] = ...) -> None: ...
 
 class Tick(_message.Message):
-    __slots__ = ("symbol", "bid", "ask", "time_msc", "volume")
+    __slots__ = ("symbol", "bid", "ask", "time_msc", "volume", "last")
     SYMBOL_FIELD_NUMBER: _ClassVar[int]
     BID_FIELD_NUMBER: _ClassVar[int]
     ASK_FIELD_NUMBER: _ClassVar[int]
     TIME_MSC_FIELD_NUMBER: _ClassVar[int]
     VOLUME_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
     symbol: str
     bid: float
     ask: float
     time_msc: int
     volume: float
-    def __init__(self, symbol: _Optional[str] = ..., bid: _Optional[float] = ..., ask: _Optional[float] = ..., time_msc: _Optional[int] = ..., volume: _Optional[float] = ...) -> None: ...
+    last: float
+    def __init__(self, symbol: _Optional[str] = ..., bid: _Optional[float] = ..., ask: _Optional[float] = ..., time_msc: _Optional[int] = ..., volume: _Optional[float] = ..., last: _Optional[float] = ...) -> None: ...
 
 class TradingSignal(_message.Message):
     __slots__ = ("signal_id", "symbol", "action", "price", "stop_loss", "take_profit", "volume", "account", "time_msc", "magic", "comment")

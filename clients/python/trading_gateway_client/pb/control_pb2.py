@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eproto/gateway/v1/control.proto\x12\ngateway.v1\"\xb5\x02\n\x06Policy\x12\x0c\n\x04tier\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x1a\n\x12message_rate_limit\x18\x03 \x01(\x01\x12\x18\n\x10\x63onnection_limit\x18\x04 \x01(\r\x12\x14\n\x0c\x61\x63tive_pairs\x18\x05 \x03(\t\x12\x12\n\npair_limit\x18\x06 \x01(\r\x12\x10\n\x08\x61\x63\x63ounts\x18\x07 \x03(\t\x12\x15\n\raccount_limit\x18\x08 \x01(\r\x12\x10\n\x08\x66\x65\x61tures\x18\t \x03(\t\x12\x1a\n\x12message_size_limit\x18\n \x01(\r\x12\x17\n\x0fin_flight_limit\x18\x0b \x01(\r\x12 \n\x18\x63ompany_connection_limit\x18\x0c \x01(\r\x12\x1a\n\x12monthly_data_limit\x18\r \x01(\x04\"\xb4\x01\n\x07Welcome\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0eserver_time_ms\x18\x02 \x01(\x03\x12\"\n\x06policy\x18\x03 \x01(\x0b\x32\x12.gateway.v1.Policy\x12\x18\n\x10ping_interval_ms\x18\x04 \x01(\r\x12\"\n\x1alast_acknowledged_sequence\x18\x05 \x01(\x04\x12\x1b\n\x13token_expires_at_ms\x18\x06 \x01(\x03\"\x17\n\x03\x41\x63k\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"a\n\x04Nack\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x04 \x01(\r\x12\x11\n\tretryable\x18\x05 \x01(\x08\"\x85\x01\n\x06Notice\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12.\n\x06\x64\x65tail\x18\x03 \x03(\x0b\x32\x1e.gateway.v1.Notice.DetailEntry\x1a-\n\x0b\x44\x65tailEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"h\n\nDisconnect\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x11\n\treconnect\x18\x03 \x01(\x08\x12\x16\n\x0eretry_after_ms\x18\x04 \x01(\r\x12\x11\n\tjitter_ms\x18\x05 \x01(\r\"\x1e\n\x04Ping\x12\x16\n\x0e\x63lient_time_ms\x18\x01 \x01(\x03\"6\n\x04Pong\x12\x16\n\x0e\x63lient_time_ms\x18\x01 \x01(\x03\x12\x16\n\x0eserver_time_ms\x18\x02 \x01(\x03\"\x18\n\x07Refresh\x12\r\n\x05token\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eproto/gateway/v1/control.proto\x12\ngateway.v1\"\xea\x02\n\x06Policy\x12\x0c\n\x04tier\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x1a\n\x12message_rate_limit\x18\x03 \x01(\x01\x12\x18\n\x10\x63onnection_limit\x18\x04 \x01(\r\x12\x14\n\x0c\x61\x63tive_pairs\x18\x05 \x03(\t\x12\x12\n\npair_limit\x18\x06 \x01(\r\x12\x10\n\x08\x61\x63\x63ounts\x18\x07 \x03(\t\x12\x15\n\raccount_limit\x18\x08 \x01(\r\x12\x10\n\x08\x66\x65\x61tures\x18\t \x03(\t\x12\x1a\n\x12message_size_limit\x18\n \x01(\r\x12\x17\n\x0fin_flight_limit\x18\x0b \x01(\r\x12 \n\x18\x63ompany_connection_limit\x18\x0c \x01(\r\x12\x1a\n\x12monthly_data_limit\x18\r \x01(\x04\x12\x1b\n\x13token_expires_at_ms\x18\x0e \x01(\x03\x12\x16\n\x0eserver_time_ms\x18\x0f \x01(\x03\"\\\n\x07Refusal\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\x0c\n\x04last\x18\x02 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12&\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x16.gateway.v1.NackAction\"\xb7\x02\n\x07Welcome\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0eserver_time_ms\x18\x02 \x01(\x03\x12\"\n\x06policy\x18\x03 \x01(\x0b\x32\x12.gateway.v1.Policy\x12\x18\n\x10ping_interval_ms\x18\x04 \x01(\r\x12\"\n\x1alast_acknowledged_sequence\x18\x05 \x01(\x04\x12\x1b\n\x13token_expires_at_ms\x18\x06 \x01(\x03\x12\x16\n\x0eposition_known\x18\x07 \x01(\x08\x12%\n\x08refusals\x18\x08 \x03(\x0b\x32\x13.gateway.v1.Refusal\x12\x15\n\rrefusals_from\x18\t \x01(\x04\x12\x14\n\x0cstream_fence\x18\n \x01(\x04\x12\x15\n\rstream_writer\x18\x0b \x01(\t\"\x17\n\x03\x41\x63k\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\xa8\x01\n\x04Nack\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x04 \x01(\r\x12\x11\n\tretryable\x18\x05 \x01(\x08\x12\x0f\n\x07settled\x18\x06 \x01(\x08\x12&\n\x06\x61\x63tion\x18\x07 \x01(\x0e\x32\x16.gateway.v1.NackAction\x12\x0c\n\x04kept\x18\x08 \x01(\x08\"\x85\x01\n\x06Notice\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12.\n\x06\x64\x65tail\x18\x03 \x03(\x0b\x32\x1e.gateway.v1.Notice.DetailEntry\x1a-\n\x0b\x44\x65tailEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"h\n\nDisconnect\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x11\n\treconnect\x18\x03 \x01(\x08\x12\x16\n\x0eretry_after_ms\x18\x04 \x01(\r\x12\x11\n\tjitter_ms\x18\x05 \x01(\r\"6\n\x04Ping\x12\x16\n\x0e\x63lient_time_ms\x18\x01 \x01(\x03\x12\x16\n\x0eheard_sequence\x18\x02 \x01(\x04\"6\n\x04Pong\x12\x16\n\x0e\x63lient_time_ms\x18\x01 \x01(\x03\x12\x16\n\x0eserver_time_ms\x18\x02 \x01(\x03\"\x18\n\x07Refresh\x12\r\n\x05token\x18\x01 \x01(\t*q\n\nNackAction\x12\x1b\n\x17NACK_ACTION_UNSPECIFIED\x10\x00\x12\x16\n\x12NACK_ACTION_RESEND\x10\x01\x12\x17\n\x13NACK_ACTION_REOFFER\x10\x02\x12\x15\n\x11NACK_ACTION_FINAL\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,24 +33,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_NOTICE_DETAILENTRY']._loaded_options = None
   _globals['_NOTICE_DETAILENTRY']._serialized_options = b'8\001'
+  _globals['_NACKACTION']._serialized_start=1395
+  _globals['_NACKACTION']._serialized_end=1508
   _globals['_POLICY']._serialized_start=47
-  _globals['_POLICY']._serialized_end=356
-  _globals['_WELCOME']._serialized_start=359
-  _globals['_WELCOME']._serialized_end=539
-  _globals['_ACK']._serialized_start=541
-  _globals['_ACK']._serialized_end=564
-  _globals['_NACK']._serialized_start=566
-  _globals['_NACK']._serialized_end=663
-  _globals['_NOTICE']._serialized_start=666
-  _globals['_NOTICE']._serialized_end=799
-  _globals['_NOTICE_DETAILENTRY']._serialized_start=754
-  _globals['_NOTICE_DETAILENTRY']._serialized_end=799
-  _globals['_DISCONNECT']._serialized_start=801
-  _globals['_DISCONNECT']._serialized_end=905
-  _globals['_PING']._serialized_start=907
-  _globals['_PING']._serialized_end=937
-  _globals['_PONG']._serialized_start=939
-  _globals['_PONG']._serialized_end=993
-  _globals['_REFRESH']._serialized_start=995
-  _globals['_REFRESH']._serialized_end=1019
+  _globals['_POLICY']._serialized_end=409
+  _globals['_REFUSAL']._serialized_start=411
+  _globals['_REFUSAL']._serialized_end=503
+  _globals['_WELCOME']._serialized_start=506
+  _globals['_WELCOME']._serialized_end=817
+  _globals['_ACK']._serialized_start=819
+  _globals['_ACK']._serialized_end=842
+  _globals['_NACK']._serialized_start=845
+  _globals['_NACK']._serialized_end=1013
+  _globals['_NOTICE']._serialized_start=1016
+  _globals['_NOTICE']._serialized_end=1149
+  _globals['_NOTICE_DETAILENTRY']._serialized_start=1104
+  _globals['_NOTICE_DETAILENTRY']._serialized_end=1149
+  _globals['_DISCONNECT']._serialized_start=1151
+  _globals['_DISCONNECT']._serialized_end=1255
+  _globals['_PING']._serialized_start=1257
+  _globals['_PING']._serialized_end=1311
+  _globals['_PONG']._serialized_start=1313
+  _globals['_PONG']._serialized_end=1367
+  _globals['_REFRESH']._serialized_start=1369
+  _globals['_REFRESH']._serialized_end=1393
 # @@protoc_insertion_point(module_scope)

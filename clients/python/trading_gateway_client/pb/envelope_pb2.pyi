@@ -5,7 +5,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class MessageEnvelope(_message.Message):
-    __slots__ = ("message_type", "user_id", "company_id", "payload", "timestamp", "correlation_id", "enable_tracing", "sequence", "stream_id", "received_at", "session_id")
+    __slots__ = ("message_type", "user_id", "company_id", "payload", "timestamp", "correlation_id", "enable_tracing", "sequence", "stream_id", "received_at", "session_id", "stream_writer")
     MESSAGE_TYPE_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     COMPANY_ID_FIELD_NUMBER: _ClassVar[int]
@@ -17,6 +17,7 @@ class MessageEnvelope(_message.Message):
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_AT_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STREAM_WRITER_FIELD_NUMBER: _ClassVar[int]
     message_type: str
     user_id: str
     company_id: str
@@ -28,4 +29,5 @@ class MessageEnvelope(_message.Message):
     stream_id: str
     received_at: int
     session_id: str
-    def __init__(self, message_type: _Optional[str] = ..., user_id: _Optional[str] = ..., company_id: _Optional[str] = ..., payload: _Optional[bytes] = ..., timestamp: _Optional[int] = ..., correlation_id: _Optional[str] = ..., enable_tracing: _Optional[bool] = ..., sequence: _Optional[int] = ..., stream_id: _Optional[str] = ..., received_at: _Optional[int] = ..., session_id: _Optional[str] = ...) -> None: ...
+    stream_writer: str
+    def __init__(self, message_type: _Optional[str] = ..., user_id: _Optional[str] = ..., company_id: _Optional[str] = ..., payload: _Optional[bytes] = ..., timestamp: _Optional[int] = ..., correlation_id: _Optional[str] = ..., enable_tracing: _Optional[bool] = ..., sequence: _Optional[int] = ..., stream_id: _Optional[str] = ..., received_at: _Optional[int] = ..., session_id: _Optional[str] = ..., stream_writer: _Optional[str] = ...) -> None: ...

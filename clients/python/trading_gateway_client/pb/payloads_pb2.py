@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fproto/gateway/v1/payloads.proto\x12\ngateway.v1\"A\n\rBatchTickData\x12\x1f\n\x05ticks\x18\x01 \x03(\x0b\x32\x10.gateway.v1.Tick\x12\x0f\n\x07\x61\x63\x63ount\x18\x02 \x01(\t\"R\n\x04Tick\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x0b\n\x03\x62id\x18\x02 \x01(\x01\x12\x0b\n\x03\x61sk\x18\x03 \x01(\x01\x12\x10\n\x08time_msc\x18\x04 \x01(\x03\x12\x0e\n\x06volume\x18\x05 \x01(\x01\"\xe5\x01\n\rTradingSignal\x12\x11\n\tsignal_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\'\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x17.gateway.v1.TradeAction\x12\r\n\x05price\x18\x04 \x01(\x01\x12\x11\n\tstop_loss\x18\x05 \x01(\x01\x12\x13\n\x0btake_profit\x18\x06 \x01(\x01\x12\x0e\n\x06volume\x18\x07 \x01(\x01\x12\x0f\n\x07\x61\x63\x63ount\x18\x08 \x01(\t\x12\x10\n\x08time_msc\x18\t \x01(\x03\x12\r\n\x05magic\x18\n \x01(\x03\x12\x0f\n\x07\x63omment\x18\x0b \x01(\t\"\xb0\x01\n\tUserEvent\x12\x12\n\nevent_type\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x02 \x01(\t\x12\x10\n\x08time_msc\x18\x03 \x01(\x03\x12\x39\n\nattributes\x18\x04 \x03(\x0b\x32%.gateway.v1.UserEvent.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8f\x01\n\x0cNotification\x12\x17\n\x0fnotification_id\x18\x01 \x01(\t\x12&\n\x08severity\x18\x02 \x01(\x0e\x32\x14.gateway.v1.Severity\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0c\n\x04\x62ody\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x05 \x01(\t\x12\x10\n\x08time_msc\x18\x06 \x01(\x03*\xa2\x01\n\x0bTradeAction\x12\x1c\n\x18TRADE_ACTION_UNSPECIFIED\x10\x00\x12\x14\n\x10TRADE_ACTION_BUY\x10\x01\x12\x15\n\x11TRADE_ACTION_SELL\x10\x02\x12\x16\n\x12TRADE_ACTION_CLOSE\x10\x03\x12\x17\n\x13TRADE_ACTION_MODIFY\x10\x04\x12\x17\n\x13TRADE_ACTION_CANCEL\x10\x05*d\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n\rSEVERITY_INFO\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02\x12\x15\n\x11SEVERITY_CRITICAL\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fproto/gateway/v1/payloads.proto\x12\ngateway.v1\"A\n\rBatchTickData\x12\x1f\n\x05ticks\x18\x01 \x03(\x0b\x32\x10.gateway.v1.Tick\x12\x0f\n\x07\x61\x63\x63ount\x18\x02 \x01(\t\"\x88\x01\n\x04Tick\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x10\n\x03\x62id\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x03\x61sk\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x10\n\x08time_msc\x18\x04 \x01(\x03\x12\x0e\n\x06volume\x18\x05 \x01(\x01\x12\x11\n\x04last\x18\x06 \x01(\x01H\x02\x88\x01\x01\x42\x06\n\x04_bidB\x06\n\x04_askB\x07\n\x05_last\"\xe5\x01\n\rTradingSignal\x12\x11\n\tsignal_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\'\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x17.gateway.v1.TradeAction\x12\r\n\x05price\x18\x04 \x01(\x01\x12\x11\n\tstop_loss\x18\x05 \x01(\x01\x12\x13\n\x0btake_profit\x18\x06 \x01(\x01\x12\x0e\n\x06volume\x18\x07 \x01(\x01\x12\x0f\n\x07\x61\x63\x63ount\x18\x08 \x01(\t\x12\x10\n\x08time_msc\x18\t \x01(\x03\x12\r\n\x05magic\x18\n \x01(\x03\x12\x0f\n\x07\x63omment\x18\x0b \x01(\t\"\xb0\x01\n\tUserEvent\x12\x12\n\nevent_type\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x02 \x01(\t\x12\x10\n\x08time_msc\x18\x03 \x01(\x03\x12\x39\n\nattributes\x18\x04 \x03(\x0b\x32%.gateway.v1.UserEvent.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8f\x01\n\x0cNotification\x12\x17\n\x0fnotification_id\x18\x01 \x01(\t\x12&\n\x08severity\x18\x02 \x01(\x0e\x32\x14.gateway.v1.Severity\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0c\n\x04\x62ody\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x05 \x01(\t\x12\x10\n\x08time_msc\x18\x06 \x01(\x03*\xa2\x01\n\x0bTradeAction\x12\x1c\n\x18TRADE_ACTION_UNSPECIFIED\x10\x00\x12\x14\n\x10TRADE_ACTION_BUY\x10\x01\x12\x15\n\x11TRADE_ACTION_SELL\x10\x02\x12\x16\n\x12TRADE_ACTION_CLOSE\x10\x03\x12\x17\n\x13TRADE_ACTION_MODIFY\x10\x04\x12\x17\n\x13TRADE_ACTION_CANCEL\x10\x05*d\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n\rSEVERITY_INFO\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02\x12\x15\n\x11SEVERITY_CRITICAL\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,20 +33,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_USEREVENT_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_USEREVENT_ATTRIBUTESENTRY']._serialized_options = b'8\001'
-  _globals['_TRADEACTION']._serialized_start=756
-  _globals['_TRADEACTION']._serialized_end=918
-  _globals['_SEVERITY']._serialized_start=920
-  _globals['_SEVERITY']._serialized_end=1020
+  _globals['_TRADEACTION']._serialized_start=811
+  _globals['_TRADEACTION']._serialized_end=973
+  _globals['_SEVERITY']._serialized_start=975
+  _globals['_SEVERITY']._serialized_end=1075
   _globals['_BATCHTICKDATA']._serialized_start=47
   _globals['_BATCHTICKDATA']._serialized_end=112
-  _globals['_TICK']._serialized_start=114
-  _globals['_TICK']._serialized_end=196
-  _globals['_TRADINGSIGNAL']._serialized_start=199
-  _globals['_TRADINGSIGNAL']._serialized_end=428
-  _globals['_USEREVENT']._serialized_start=431
-  _globals['_USEREVENT']._serialized_end=607
-  _globals['_USEREVENT_ATTRIBUTESENTRY']._serialized_start=558
-  _globals['_USEREVENT_ATTRIBUTESENTRY']._serialized_end=607
-  _globals['_NOTIFICATION']._serialized_start=610
-  _globals['_NOTIFICATION']._serialized_end=753
+  _globals['_TICK']._serialized_start=115
+  _globals['_TICK']._serialized_end=251
+  _globals['_TRADINGSIGNAL']._serialized_start=254
+  _globals['_TRADINGSIGNAL']._serialized_end=483
+  _globals['_USEREVENT']._serialized_start=486
+  _globals['_USEREVENT']._serialized_end=662
+  _globals['_USEREVENT_ATTRIBUTESENTRY']._serialized_start=613
+  _globals['_USEREVENT_ATTRIBUTESENTRY']._serialized_end=662
+  _globals['_NOTIFICATION']._serialized_start=665
+  _globals['_NOTIFICATION']._serialized_end=808
 # @@protoc_insertion_point(module_scope)
