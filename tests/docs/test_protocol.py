@@ -68,16 +68,16 @@ def test_every_message_has_its_table() -> None:
 
 
 def test_close_codes_are_those_of_the_registry() -> None:
-    written = [(int(row["code"]), bare(row["name"]), row["reconnect"]) for row in _PAGE.table("The end of a connection")]
+    written = [
+        (int(row["code"]), bare(row["name"]), row["reconnect"]) for row in _PAGE.table("The end of a connection")
+    ]
     own = [(int(code), code.name.lower(), "yes" if code.reconnect else "no") for code in CloseCode]
     assert written == [(code, name, "as you like" if code == CloseCode.NORMAL else back) for code, name, back in own]
 
 
 def test_nack_codes_are_those_of_the_registry_with_what_may_be_done() -> None:
     written = [(bare(row["code"]), bare(row["action"]), row["kept"]) for row in _PAGE.table("Refusals", "code")]
-    assert written == [
-        (code.value, ACTIONS[code].name, "yes" if code in KEPT_REFUSALS else "no") for code in NackCode
-    ]
+    assert written == [(code.value, ACTIONS[code].name, "yes" if code in KEPT_REFUSALS else "no") for code in NackCode]
 
 
 def test_actions_are_those_of_the_registry_and_of_the_schema() -> None:
