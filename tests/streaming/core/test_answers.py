@@ -404,11 +404,11 @@ def test_client_that_offers_what_was_refused_anew_keeps_the_order(
     content: dict[int, str] = {}
     waiting = [(kind, f"{number}") for number, kind in enumerate(kinds)]
     sequence = told = 0
-    for turn in range(200):
+    for _ in range(200):
         if not waiting:
             break
-        bob.now += pauses[turn % 25]
         for kind, name in waiting:
+            bob.now += pauses[sequence % 25]
             sequence += 1
             content[sequence] = name
             payload = signal(signal_id=name) if kind == "trading_signal" else ticks()
