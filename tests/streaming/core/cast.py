@@ -26,6 +26,8 @@ ROUTES = {
     "notification": "notifications",
 }
 NOW_US = 1_700_000_000_000_000
+# The end of the token "good".
+GOOD_UNTIL_MS = NOW_US // 1000 + 3_600_000
 BOB = UserPolicy(
     user_id="bob",
     company_id="alpha",
@@ -81,6 +83,7 @@ class Terminal:
         limits: ConnectionLimits | None = None,
         stream_id: str = "s1",
         position: StreamPosition | None = None,
+        heard: int | None = None,
         form: str = PROTOBUF,
         in_flight_limit: int = 40_000,
     ) -> None:
@@ -88,6 +91,8 @@ class Terminal:
         self.tokens: list[str] = []
         # The sessions that were found to be abusive, in order.
         self.abusers: list[Session] = []
+        # Those whose client has begun its stream anew.
+        self.restarted: list[Session] = []
         self.context = SessionContext(
             routes=build_routes(ROUTES),
             failed_topic="failed-messages",
@@ -96,6 +101,7 @@ class Terminal:
             schedule_ack=self._schedule_ack,
             on_abuse=self.abusers.append,
             refresh=self._refresh,
+            on_restart=self.restarted.append,
         )
         self.peer = RecordingPeer()
         self.bucket = TokenBucket(policy.message_rate_limit, policy.message_rate_limit, 0.0)
@@ -112,6 +118,7 @@ class Terminal:
             form=FORMS[form],
             stream_id=stream_id,
             position=position,
+            heard=heard,
         )
         self.now = 0.0
 
@@ -145,8 +152,11 @@ class Terminal:
 
     def _delivered(self, batch: list[Receipt]) -> None:
         for receipt in batch:
-            session, sequence, _, route, _ = receipt
-            session.delivered(sequence, route is None or route.urgent)
+            session, sequence, _, route, _, size = receipt
+            if route is None:
+                session.kept(sequence)
+            else:
+                session.delivered(sequence, route.urgent, size)
 
     def _failed(self, batch: list[Receipt], _reason: str) -> None:
         for receipt in batch:
@@ -155,12 +165,13 @@ class Terminal:
     def _schedule_ack(self, session: Session, _urgent: bool) -> None:
         session.flush_ack()
 
-    def _refresh(self, _session: Session, token: str) -> None:
+    def _refresh(self, session: Session, token: str) -> None:
         if token == "forged":
             raise RefreshRefused("this token is not valid", fatal=True)
         if token == "late":
             raise RefreshRefused("this token has expired", fatal=False)
         self.tokens.append(token)
+        session.token_expires_at_ms = GOOD_UNTIL_MS
 
 
 def ticks(*symbols: str, account: str = "1001", bid: float = 1.1) -> payloads_pb2.BatchTickData:
