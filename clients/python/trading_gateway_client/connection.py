@@ -19,7 +19,7 @@ from picows import (
     ws_connect,
 )
 
-from trading_gateway_client.errors import HandshakeRefused, seconds_of
+from trading_gateway_client.errors import HandshakeRefused, is_problem, seconds_of
 from trading_gateway_client.forms import Form
 
 _ABNORMAL = 1006
@@ -150,9 +150,11 @@ async def open_connection(
 def _refusal(error: WSInvalidStatusError) -> HandshakeRefused:
     status = int(error.response.status) if error.response is not None else 0
     retry_after = error.response.headers.get("Retry-After", "") if error.response is not None else ""
-    try:
-        problem = json.loads(error.raw_body or b"")
-        code, detail = str(problem["code"]), str(problem["detail"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        code, detail = "", f"HTTP {status}"
+    code, detail = "", f"HTTP {status}"
+    if error.response is not None and is_problem(error.response.headers.get("Content-Type", "")):
+        try:
+            problem = json.loads(error.raw_body or b"")
+            code, detail = str(problem["code"]), str(problem["detail"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            pass
     return HandshakeRefused(status, code, detail, seconds_of(retry_after))
