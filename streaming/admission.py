@@ -18,7 +18,7 @@ import msgspec
 from streaming.access import AccessDirectory, AccessUnavailable, policy_of
 from streaming.core.policy import UserPolicy
 from streaming.core.replies import FORMS, PROTOBUF
-from streaming.core.stream import is_stream_id
+from streaming.core.stream import SEQUENCE_LIMIT, WRITER_LIMIT, is_stream_id, is_writer
 from streaming.core.throttle import TokenBucket
 from streaming.refusals import NO_SUCH_ACCOUNT, REFUSALS
 from streaming.registry import Registry, UserEntry
@@ -79,6 +79,10 @@ class Handshake:
     subprotocol: str | None
     # The MT5 login that the terminal says it runs, "" when it says none.
     account: str = ""
+    # Up to where the client has heard every answer of its stream; None when it does not say.
+    heard: int | None = None
+    # Which incarnation of the stream it writes, "" when it does not say.
+    writer: str = ""
 
     @classmethod
     def from_scope(cls, scope: Mapping[str, Any]) -> "Handshake":
@@ -105,6 +109,12 @@ class Handshake:
         stream_id = query.get("stream", [""])[-1]
         if stream_id and not is_stream_id(stream_id):
             raise AdmissionRefused(400, "stream_invalid", "stream takes 1 to 64 of A-Z a-z 0-9 . _ : -")
+        writer = query.get("writer", [""])[-1]
+        if "writer" in query and not is_writer(writer):
+            detail = f"writer takes 1 to {WRITER_LIMIT} of A-Z a-z 0-9 . _ : -"
+            raise AdmissionRefused(400, "writer_invalid", detail)
+        if writer and not stream_id:
+            raise AdmissionRefused(400, "writer_invalid", "writer goes with stream: name the stream too")
         client = scope.get("client") or ("", 0)
         return cls(
             address=client[0],
@@ -113,6 +123,8 @@ class Handshake:
             stream_id=stream_id,
             subprotocol=next((name for name in offered if name in FORMS), "") if offered else None,
             account=query.get("account", [""])[-1],
+            heard=_heard(query["heard"][-1]) if "heard" in query else None,
+            writer=writer,
         )
 
     @property
@@ -133,6 +145,8 @@ class Admission:
     form_name: str
     address: str
     account: str = ""
+    heard: int | None = None
+    writer: str = ""
 
 
 class AdmissionDesk:
@@ -189,6 +203,8 @@ class AdmissionDesk:
             handshake.form_name,
             handshake.address,
             handshake.account,
+            handshake.heard,
+            handshake.writer,
         )
 
     def verify(self, token: str) -> TokenClaims:
@@ -273,9 +289,8 @@ class AdmissionDesk:
         if not entry.connects.take(now):
             retry = entry.connects.retry_after_ms() / 1000
             raise AdmissionRefused(429, "connect_rate", "too many connects of this user", retry_after=retry)
-        stream = self._registry.streams.get((policy.user_id, handshake.stream_id)) if handshake.stream_id else None
         # The one that is replaced ends as soon as this one is accepted.
-        replaces = int(stream is not None and stream.connection is not None)
+        replaces = int((policy.user_id, handshake.stream_id) in self._registry.carriers)
         if entry.held - replaces >= policy.connection_limit:
             raise _full(policy.connection_limit, "user_limit")
         if entry.company.held - replaces >= policy.company_connection_limit:
@@ -302,6 +317,14 @@ class AdmissionDesk:
         if until:
             retry = max(1.0, until - time.time())
             raise AdmissionRefused(429, "banned", "this user is let in again later: see Retry-After", retry_after=retry)
+
+
+def _heard(text: str) -> int:
+    """Raises AdmissionRefused (400)."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(SEQUENCE_LIMIT)) else -1
+    if not 0 <= number <= SEQUENCE_LIMIT:
+        raise AdmissionRefused(400, "heard_invalid", f"heard is a sequence: a whole number from 0 to {SEQUENCE_LIMIT}")
+    return number
 
 
 def _full(limit: int, whose: str) -> AdmissionRefused:

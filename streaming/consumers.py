@@ -4,19 +4,26 @@ It has a receive loop of its own, since Channels' dispatch makes a thread hop fo
 that loop is only the fallback: messages come by callback.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import structlog
 from channels.consumer import AsyncConsumer
 
 from streaming.admission import Admission, AdmissionRefused, Handshake
 from streaming.core.codes import CloseCode
 from streaming.core.session import Session
 from streaming.peers import AsgiPeer, WirePeer
+from streaming.positions import Claim
 from streaming.registry import Connection
 from streaming.runtime import Runtime
-from streaming.wire.websocket import connection_of
+from streaming.wire.websocket import GatewayWebSocketProtocol, connection_of
+
+log = structlog.get_logger(__name__)
+# Seconds between two looks whether the answers that a client has a right to are out.
+_ANSWER_PAUSE = 0.003
 
 Event = dict[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -41,18 +48,16 @@ class TerminalConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
             await _refuse(scope, send, refusal)
             return
         try:
-            acknowledged = 0
-            if admission.stream_id:
-                acknowledged = await runtime.positions.look_up((admission.policy.user_id, admission.stream_id))
+            claim = await runtime.claim(admission)
             await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol or None})
         except BaseException:
             runtime.give_up(admission)
             raise
-        await _serve(runtime, admission, acknowledged, scope, receive, send)
+        await _serve(runtime, admission, claim, scope, receive, send)
 
 
 async def _serve(
-    runtime: Runtime, admission: Admission, acknowledged: int, scope: dict[str, Any], receive: Receive, send: Send
+    runtime: Runtime, admission: Admission, claim: Claim | None, scope: dict[str, Any], receive: Receive, send: Send
 ) -> None:
     """From accept to the end of the connection."""
     wire = connection_of(scope)
@@ -61,7 +66,14 @@ async def _serve(
         peer = WirePeer(wire)
     else:
         peer = AsgiPeer(send, runtime.outbound_max_size, lambda: _cut(runtime, connection))
-    connection = runtime.open(admission, peer, acknowledged)
+    try:
+        connection = runtime.open(admission, peer, claim)
+    except Exception:
+        log.exception("connection_not_opened", user_id=admission.access.user_id)
+        peer.close(CloseCode.INTERNAL_ERROR, "")
+        if isinstance(peer, AsgiPeer):
+            await peer.drain()
+        return
     code: int = CloseCode.INTERNAL_ERROR
     try:
         if wire is not None:
@@ -71,10 +83,21 @@ async def _serve(
                 lambda reason: connection.session.end(CloseCode.PROTOCOL_ABUSE, reason),
             )
         code = await _until_disconnect(connection.session, peer, receive)
+        if wire is not None:
+            await _answer_the_last(connection.session, wire)
     finally:
         runtime.close(connection, code)
+        if wire is not None:
+            wire.answer_close()
         if isinstance(peer, AsgiPeer):
             await peer.finish()
+
+
+async def _answer_the_last(session: Session, wire: GatewayWebSocketProtocol) -> None:
+    """A client that has said goodbye right behind its messages still hears what became of them; the wire bounds it."""
+    while session.in_flight and not session.closed and wire.awaits_goodbye:
+        await asyncio.sleep(_ANSWER_PAUSE)
+    session.flush_ack()
 
 
 async def _until_disconnect(session: Session, peer: WirePeer | AsgiPeer, receive: Receive) -> int:

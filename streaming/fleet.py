@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +110,10 @@ class Fleet:
         await self.live.flush()
         await self.places.leave()
         await self.link.close()
+
+    def on_stream_claimed(self, hear: Callable[[str, str, int], None]) -> None:
+        """``hear``: of each stream that a connection of any process claims: user id, stream id, fence."""
+        self._news.on_stream_claimed = hear
 
     # --- Connections -------------------------------------------------------------------------------------------------
 

@@ -44,6 +44,8 @@ class News:
         self._listener = ChangeListener(redis_url, self.heard, self._gap)
         self._feed = TopicFeed(kafka, topic, self._from_kafka) if kafka.get("bootstrap.servers") else None
         self._loop: asyncio.AbstractEventLoop | None = None
+        # Hears which stream of which user a connection of any process has claimed, and under which fence.
+        self.on_stream_claimed: Callable[[str, str, int], None] = _ignore
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -80,6 +82,8 @@ class News:
             others = frozenset(map(str, message["processes"])) - {self._process_id}
             if message["from"] != self._process_id:
                 self._shares.note_others(str(message["user_id"]), others)
+        elif kind == "stream_claimed":
+            self.on_stream_claimed(str(message["user_id"]), str(message["stream_id"]), int(message["fence"]))
         elif kind == "follow":
             self._taps.follow(str(message["user_id"]), with_payload=bool(message["with_payload"]))
 
@@ -96,3 +100,7 @@ class News:
             return
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._directory.company_changed, status.company_id, status.access_version)
+
+
+def _ignore(_user_id: str, _stream_id: str, _fence: int) -> None:
+    """Nobody carries streams here."""

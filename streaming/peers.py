@@ -130,6 +130,10 @@ class AsgiPeer:
         stuck = self._writing_since and self._loop.time() - self._writing_since > outbound_timeout
         return CloseCode.SLOW_CONSUMER if stuck else None
 
+    async def drain(self) -> None:
+        """Returns when all that was sent is written, the close included; call it after ``close``."""
+        await self._task
+
     async def finish(self) -> None:
         """Ends the writer; what it still has goes nowhere, since the connection is gone."""
         self._task.cancel()

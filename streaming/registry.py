@@ -11,7 +11,8 @@ from streaming.core.throttle import TokenBucket
 from streaming.core.volume import Volume
 from streaming.peers import ConnectionPeer
 
-StreamKey = tuple[str, str]
+# User id, stream id, and the writer as the client names it ("" when it names none).
+StreamKey = tuple[str, str, str]
 
 # Seconds that a bucket or a position is remembered after the last connection that used it.
 _BUCKET_MEMORY = 120.0
@@ -37,6 +38,8 @@ class Connection:
     account: str = ""
     # Unix seconds.
     opened_at: float = 0.0
+    # Which of the connections of its stream it is: the one with the largest number carries the stream.
+    fence: int = 0
 
     @property
     def user_id(self) -> str:
@@ -106,11 +109,12 @@ class CompanyEntry:
 
 @dataclass(slots=True)
 class StreamEntry:
-    """A stream and the connection that carries it now, if any."""
+    """One incarnation of a stream, the connection that carries it now, if any, and the fence of the last one here."""
 
     position: StreamPosition
     connection: Connection | None = None
     idle_since: float = 0.0
+    fence: int = 0
 
 
 class Registry:
@@ -125,6 +129,8 @@ class Registry:
         self.users: dict[str, UserEntry] = {}
         self.companies: dict[str, CompanyEntry] = {}
         self.streams: dict[StreamKey, StreamEntry] = {}
+        # By user id and stream id: the connection that carries the stream, under whichever writer.
+        self.carriers: dict[tuple[str, str], Connection] = {}
 
     def user(self, policy: UserPolicy, now: float) -> UserEntry:
         """The entry of a user, made at the first connection; its bucket follows the policy's rate."""
@@ -156,23 +162,36 @@ class Registry:
         entry = self.companies.get(company_id)
         return 0 if entry is None else entry.held
 
-    def stream(self, key: StreamKey, acknowledged: int) -> StreamEntry:
-        """The entry of a stream, caught up to what the shared store knows."""
+    def stream(self, key: StreamKey, stored: StreamPosition | None = None, stored_fence: int = 0) -> StreamEntry:
+        """The entry of a stream, caught up to what the shared store knows (None: nothing), as a connection with
+        ``stored_fence`` has written it."""
         entry = self.streams.get(key)
         if entry is None:
-            entry = self.streams[key] = StreamEntry(StreamPosition(acknowledged))
-        else:
-            entry.position.catch_up(acknowledged)
+            entry = self.streams[key] = StreamEntry(stored or StreamPosition(writer=key[2]))
+        elif stored is None:
+            pass
+        elif stored.writer == entry.position.writer:
+            entry.position.catch_up(stored)
+        elif stored_fence > entry.fence:
+            # Begun anew at another process, after the last connection here.
+            entry.position = stored
         return entry
 
+    def fence(self, key: StreamKey) -> int:
+        """The largest number that a connection of this stream has had here, 0 for none."""
+        carrier, entry = self.carriers.get(key[:2]), self.streams.get(key)
+        return max(carrier.fence if carrier is not None else 0, entry.fence if entry is not None else 0)
+
     def add(self, connection: Connection) -> None:
-        """Registers the connection in the place that was reserved in its entry."""
+        """Registers the connection in the place that was reserved in its entry; the newest of a stream carries it."""
         self.connections[connection.session.session_id] = connection
         self.tokens.setdefault(connection.jti, set()).add(connection)
         connection.entry.reserved -= 1
         connection.entry.connections.add(connection)
-        if connection.stream is not None:
-            self.streams[connection.stream].connection = connection
+        if connection.stream is not None and self.fence(connection.stream) <= connection.fence:
+            self.carriers[connection.stream[:2]] = connection
+            stream = self.streams[connection.stream]
+            stream.connection, stream.fence = connection, connection.fence
 
     def change_token(self, connection: Connection, jti: str) -> None:
         """The connection lives by another token from now on."""
@@ -194,6 +213,8 @@ class Registry:
         entry.company.held -= 1
         entry.idle_since = now
         if connection.stream is not None:
+            if self.carriers.get(connection.stream[:2]) is connection:
+                del self.carriers[connection.stream[:2]]
             stream = self.streams.get(connection.stream)
             if stream is not None and stream.connection is connection:
                 stream.connection = None

@@ -5,6 +5,7 @@ brings changes of access to them. All of it runs on one event loop.
 """
 
 import asyncio
+import math
 import random
 import secrets
 import time
@@ -17,19 +18,21 @@ import structlog
 
 from streaming.admission import Admission, AdmissionDesk, AdmissionRefused
 from streaming.background import repeat
-from streaming.core.codes import CloseCode
+from streaming.carriers import Carriers
+from streaming.core.codes import CloseCode, NackCode
 from streaming.core.context import SessionContext
-from streaming.core.errors import RefreshRefused
+from streaming.core.errors import MessageRefused, RefreshRefused
 from streaming.core.policy import ConnectionLimits
 from streaming.core.ports import Receipt, Sink
 from streaming.core.replies import FORMS, PROTOBUF
 from streaming.core.routing import Route
 from streaming.core.session import Session
+from streaming.core.stream import StreamPosition
 from streaming.fleet import Fleet
 from streaming.limits import RuntimeLimits
 from streaming.metrics import LATENCY_BUCKETS, Metrics, Sample, SharedSamples, render, samples_of
 from streaming.peers import ConnectionPeer
-from streaming.positions import PositionStore
+from streaming.positions import Claim, PositionStore
 from streaming.refusals import REFUSALS
 from streaming.registry import Connection, Registry, StreamKey
 from streaming.wire.http import BoundedHttpProtocol
@@ -38,6 +41,8 @@ log = structlog.get_logger(__name__)
 
 _SWEEP_INTERVAL = 1.0
 _KNOWN_CODES = frozenset({*map(int, CloseCode), *range(1000, 1016)})
+# Seconds between two looks at everything that refreshes of unknown keys may ask for.
+_LOOK_PAUSE = 3.0
 # A drain lets go of this many connections a second at most, so that the rest of the cluster can take them in.
 _DRAIN_RATE = 200.0
 
@@ -88,6 +93,9 @@ class Runtime:
         self._tasks: list[asyncio.Task[None]] = []
         self._loop_lag = 0.0
         self._swept_at = time.monotonic()
+        self._looked_at = -math.inf
+        self.carriers = Carriers(registry, positions)
+        fleet.on_stream_claimed(self.carriers.heard)
 
     def attach_sink(self, sink: ManagedSink) -> None:
         """Completes the wiring: the sink's callbacks are methods of this runtime, so it is made after it."""
@@ -100,6 +108,8 @@ class Runtime:
             schedule_ack=self.schedule_ack,
             on_abuse=self.fleet.on_abuse,
             refresh=self.refresh,
+            current=self.carriers.current,
+            on_restart=self.carriers.restarted,
         )
 
     def start(self) -> None:
@@ -132,20 +142,50 @@ class Runtime:
         if not self.directory.is_loaded:
             raise AdmissionRefused(503, "identity_unavailable", "try again", retry_after=2)
 
-    def open(self, admission: Admission, peer: ConnectionPeer, acknowledged: int) -> Connection:
-        """Registers an accepted connection in the place that ``admission`` reserved and welcomes its client."""
+    async def claim(self, admission: Admission) -> Claim | None:
+        """The right to write the stream that the client has named; None when it has named none."""
+        key = _stream_key(admission)
+        return None if key is None else await self.carriers.claim(key)
+
+    def open(self, admission: Admission, peer: ConnectionPeer, claim: Claim | None) -> Connection:
+        """Registers an accepted connection in the place that ``admission`` reserved and welcomes its client.
+
+        Whatever it raises, the place is given back and nothing of the connection is left.
+        """
+        try:
+            connection, position_known = self._connection(admission, peer, claim)
+            before = self.carriers.take(connection)
+        except BaseException:
+            self.give_up(admission)
+            raise
+        try:
+            session, now_us = connection.session, time.time_ns() // 1000
+            session.welcome(now_us, position_known=position_known, fence=connection.fence)
+            self.fleet.opened(connection, admission.access)
+            self.carriers.settle(connection, before)
+            if admission.form_name not in FORMS:
+                session.end(CloseCode.UNSUPPORTED_PROTOCOL, f"offer one of: {', '.join(FORMS)}")
+            elif self.is_draining:
+                # Admitted before the drain began, which has its list of connections already.
+                session.end(CloseCode.SERVICE_RESTART, "the gateway restarts", retry_after_ms=500, jitter_ms=1_000)
+        except BaseException:
+            self.close(connection, CloseCode.INTERNAL_ERROR)
+            raise
+        return connection
+
+    def _connection(self, admission: Admission, peer: ConnectionPeer, claim: Claim | None) -> tuple[Connection, bool]:
+        """A connection in the registry; whether it is known where its stream stands."""
         now, unix_now = time.monotonic(), time.time()
-        policy = admission.policy
-        key: StreamKey | None = (policy.user_id, admission.stream_id) if admission.stream_id else None
-        position = None
-        if key is not None:
-            stream = self.registry.stream(key, acknowledged)
-            position = stream.position
-            if stream.connection is not None:
-                stream.connection.session.end(CloseCode.SESSION_REPLACED, "the same stream was opened anew")
+        policy, session_id = admission.policy, secrets.token_hex(8)
+        key = _stream_key(admission)
+        if key is not None and claim is not None:
+            position, position_known = self.carriers.position(key, claim)
+        else:
+            # Nothing is kept of a stream that was not named: its messages must not pass for those of another one.
+            position, position_known = StreamPosition(writer=f"~{session_id}"), False
         session = Session(
             self.context,
-            session_id=secrets.token_hex(8),
+            session_id=session_id,
             policy=policy,
             bucket=admission.entry.bucket,
             conduct=admission.entry.conduct,
@@ -153,9 +193,12 @@ class Runtime:
             peer=peer,
             form=FORMS.get(admission.form_name) or FORMS[PROTOBUF],
             stream_id=admission.stream_id,
+            stream_key=key,
             position=position,
+            heard=admission.heard,
         )
         expires_at = admission.claims.expires_at
+        session.token_expires_at_ms = int(expires_at * 1000)
         connection = Connection(
             session=session,
             peer=peer,
@@ -169,18 +212,11 @@ class Runtime:
             address=admission.address,
             account=admission.account,
             opened_at=unix_now,
+            fence=claim.fence if claim is not None else 0,
         )
         if admission.account:
             session.accounts.add(admission.account)
-        self.registry.add(connection)
-        session.welcome(int(unix_now * 1_000_000), int(expires_at * 1000))
-        self.fleet.opened(connection, admission.access)
-        if admission.form_name not in FORMS:
-            session.end(CloseCode.UNSUPPORTED_PROTOCOL, f"offer one of: {', '.join(FORMS)}")
-        elif self.is_draining:
-            # Admitted before the drain began, which has its list of connections already.
-            session.end(CloseCode.SERVICE_RESTART, "the gateway restarts", retry_after_ms=500, jitter_ms=1_000)
-        return connection
+        return connection, position_known
 
     def give_up(self, admission: Admission) -> None:
         """The place that ``admission`` reserved is not needed."""
@@ -206,12 +242,15 @@ class Runtime:
             raise RefreshRefused("the token is another user's", fatal=True)
         connection = self.registry.connections[session.session_id]
         if claims.api_key and connection.entry.api_keys.get(claims.api_key, 0.0) <= time.time():
-            # Revoked, or so new that this process has not heard of it.
-            self.directory.look_at_everything()
+            # Revoked, or so new that this process has not heard of it. The poll comes by itself as well.
+            if time.monotonic() - self._looked_at >= _LOOK_PAUSE:
+                self._looked_at = time.monotonic()
+                self.directory.look_at_everything()
             raise RefreshRefused("the API key of this token is not known here: try again in a moment", fatal=False)
         self.registry.change_token(connection, claims.jti)
         connection.api_key = claims.api_key
         connection.token_deadline = time.monotonic() + (claims.expires_at - time.time()) + self.limits.token_grace
+        session.token_expires_at_ms = int(claims.expires_at * 1000)
 
     # --- Delivery ----------------------------------------------------------------------------------------------------
 
@@ -219,16 +258,16 @@ class Runtime:
         now = time.monotonic()
         latency = self.metrics.produce_latency
         counts, total = latency.counts, 0.0
-        for session, sequence, received, route, _size in batch:
+        for session, sequence, received, route, _, size in batch:
             # One addition a bucket, without a call for each message.
             counts[bisect_left(LATENCY_BUCKETS, now - received)] += 1
             total += now - received
             try:
                 if route is None:
-                    session.delivered(sequence, True)
+                    session.kept(sequence)
                 else:
                     route.acknowledged += 1
-                    session.delivered(sequence, route.urgent)
+                    session.delivered(sequence, route.urgent, size)
             except Exception:
                 # One session must not keep the reports from all others.
                 log.exception("session_crashed", session_id=session.session_id)
@@ -236,35 +275,35 @@ class Runtime:
         if self._urgent:
             urgent, self._urgent = self._urgent, []
             for session in urgent:
-                self._current(session).flush_ack()
+                self.carriers.current(session).flush_ack()
 
     def on_failed(self, batch: list[Receipt], reason: str) -> None:
         log.warning("messages_not_recorded", count=len(batch), reason=reason)
-        for session, _sequence, _received, route, _size in batch:
+        for session, _sequence, _received, route, _, _ in batch:
             if route is not None:
                 route.unrecorded += 1
             try:
                 # The connection that carries the stream now has been told nothing of what it sent again.
-                current = self._current(session)
+                current = self.carriers.current(session)
                 if current is not session:
                     current.end_unavailable(0)
                 session.failed()
             except Exception:
                 log.exception("session_crashed", session_id=session.session_id)
 
-    def on_too_large(self, batch: list[Receipt]) -> None:
-        for session, sequence, _received, route, _size in batch:
+    def on_not_recorded(self, batch: list[Receipt], error: MessageRefused) -> None:
+        """Records that Kafka certainly does not have and never will, for a reason that concerns only them."""
+        for session, sequence, _received, route, _, _ in batch:
             if route is not None:
                 route.unrecorded += 1
-            session.too_large(sequence)
+            try:
+                session.not_recorded(sequence, error, is_ordered=route is not None and route.urgent)
+            except Exception:
+                log.exception("session_crashed", session_id=session.session_id)
 
-    def _current(self, session: Session) -> Session:
-        """The session that carries the stream of ``session`` now: itself, or the one that took its place."""
-        if session.closed:
-            entry = self.registry.streams.get((session.policy.user_id, session.stream_id))
-            if entry is not None and entry.connection is not None and entry.position is session.position:
-                return entry.connection.session
-        return session
+    def on_too_large(self, batch: list[Receipt]) -> None:
+        reason = "larger than the messages that Kafka takes here"
+        self.on_not_recorded(batch, MessageRefused(NackCode.TOO_LARGE, reason))
 
     def on_room(self) -> None:
         """The sink was full and has room again."""
@@ -283,16 +322,10 @@ class Runtime:
     def _flush_acks(self) -> None:
         self._ack_timer = None
         waiting, self._waiting = self._waiting, []
-        connections = self.registry.connections
         for session in waiting:
             session.ack_waiting = False
-            self._current(session).flush_ack()
-            connection = connections.get(session.session_id)
-            if connection is None:
-                # Reports of a connection that has gone: its successor reads this position.
-                self.positions.mark((session.policy.user_id, session.stream_id))
-            elif connection.stream is not None:
-                self.positions.mark(connection.stream)
+            self.carriers.current(session).flush_ack()
+            self.carriers.moved(session)
 
     # --- Time and change ---------------------------------------------------------------------------------------------
 
@@ -385,3 +418,9 @@ class Runtime:
     def exposition(self) -> bytes:
         """The Prometheus text of all processes behind this port."""
         return render(self._shared.read(self.samples()))
+
+
+def _stream_key(admission: Admission) -> StreamKey | None:
+    if not admission.stream_id:
+        return None
+    return admission.policy.user_id, admission.stream_id, admission.writer

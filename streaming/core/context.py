@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Counts:
     """What a process counts on the way, as plain integers."""
 
-    __slots__ = ("bytes_received", "bytes_sent", "duplicates", "failed_messages", "refusals")
+    __slots__ = ("bytes_received", "bytes_sent", "duplicates", "failed_messages", "not_kept", "refusals")
 
     def __init__(self) -> None:
         self.bytes_received = 0
@@ -25,6 +25,16 @@ class Counts:
         self.refusals: dict[tuple[str, str], int] = {}
         # nack code -> records written to failed-messages
         self.failed_messages: dict[str, int] = {}
+        # nack code -> frames that should be in failed-messages and are not
+        self.not_kept: dict[str, int] = {}
+
+
+def _itself(session: "Session") -> "Session":
+    return session
+
+
+def _nobody(_session: "Session") -> None:
+    """Nobody keeps positions."""
 
 
 @dataclass(slots=True)
@@ -39,6 +49,10 @@ class SessionContext:
     schedule_ack: "Callable[[Session, bool], None]"
     # Lets the user of a session go, whose messages are invalid for certain.
     on_abuse: "Callable[[Session], None]"
-    # Checks a token offered by the client of a session and notes the new deadline; raises RefreshRefused.
+    # Checks a token offered by the client of a session and notes its end and the new deadline; raises RefreshRefused.
     refresh: "Callable[[Session, str], None]"
+    # The session that carries the stream of this one now: itself, or the one that took its place.
+    current: "Callable[[Session], Session]" = _itself
+    # The client of a session has begun its stream anew: the session's position is another one now.
+    on_restart: "Callable[[Session], None]" = _nobody
     counts: Counts = field(default_factory=Counts)

@@ -77,6 +77,7 @@ class NotificationJson(msgspec.Struct):
 
 class PingJson(msgspec.Struct):
     client_time_ms: _Int64 = 0
+    heard_sequence: _Sequence = 0
 
 
 class RefreshJson(msgspec.Struct):

@@ -13,9 +13,10 @@ Headers = Sequence[tuple[str, bytes]]
 
 
 # Travels with a published message and comes back with its delivery report. A plain tuple, made once a message:
-# the session, its sequence (0: the client wants no acknowledgement), the monotonic seconds at which the frame was
-# received, the route (None for a record of failed-messages), and the bytes of the record's value.
-Receipt = tuple["Session", int, float, "Route | None", int]
+# the session; the message's sequence (0: the client wants no acknowledgement; below 0: the token of a frame without one
+# that is kept in failed-messages); the monotonic seconds at which the frame was received; the route (None for a record
+# of failed-messages); the bytes of the record's value; and the bytes of the frame as it was received.
+Receipt = tuple["Session", int, float, "Route | None", int, int]
 
 
 # Hears of each message of a session that somebody follows: the session, message type, sequence, size in bytes as
@@ -34,7 +35,7 @@ class Sink(Protocol):
     is_ill: bool
 
     def takes(self, topic: str, key: bytes) -> bool:
-        """False while this topic, or the partition of this key in it, takes nothing. Only to be asked while ``is_ill``."""
+        """False while this topic, or the partition of this key in it, takes nothing; to be asked while ``is_ill``."""
 
     def publish(self, topic: str, key: bytes, value: bytes, receipt: Receipt, headers: Headers | None = None) -> None:
         """Queues one record without waiting; order is kept for each key within a topic."""

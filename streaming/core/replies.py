@@ -1,5 +1,6 @@
 """Control messages to the client, in the form the client chose. Room: streaming.core (pure)."""
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import msgspec
@@ -8,6 +9,7 @@ from google.protobuf.message import Message
 from proto.gateway.v1 import control_pb2, envelope_pb2
 from streaming.core.codes import CloseCode, NackAction
 from streaming.core.errors import MessageRefused
+from streaming.core.refused import Run
 
 PROTOBUF = "gateway.v1.protobuf"
 JSON = "gateway.v1.json"
@@ -57,6 +59,16 @@ def nack_message(
         action=control_pb2.NackAction.Name(error.action),
         kept=kept,
     )
+
+
+def welcome_message(refusals: Iterable[Run], **fields: Any) -> control_pb2.Welcome:
+    """``fields``: those of Welcome by their names."""
+    message = control_pb2.Welcome(**fields)
+    for run in refusals:
+        message.refusals.add(
+            first=run.first, last=run.last, code=run.code, action=control_pb2.NackAction.Name(run.action)
+        )
+    return message
 
 
 def disconnect_message(code: CloseCode, reason: str, retry_after_ms: int, jitter_ms: int) -> control_pb2.Disconnect:

@@ -4,36 +4,32 @@ The session takes frames and delivery reports and speaks through its two ports; 
 at a clock. Its caller serialises the calls.
 """
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
-from proto.gateway.v1 import control_pb2, envelope_pb2
+from proto.gateway.v1 import envelope_pb2
+from streaming.core.answers import Answering
 from streaming.core.breaker import Conduct
-from streaming.core.codes import KEPT_REFUSALS, CloseCode, NackCode
+from streaming.core.codes import CloseCode, NackAction, NackCode
 from streaming.core.context import SessionContext
 from streaming.core.control import CONTROL_TYPES, answer
 from streaming.core.errors import MessageRefused
 from streaming.core.json_form import PayloadProblem, read_json
-from streaming.core.policy import UserPolicy, policy_message
-from streaming.core.ports import Peer, Receipt, Tap
-from streaming.core.replies import ReplyForm, disconnect_message, nack_message
-from streaming.core.stream import SEQUENCE_LIMIT, Arrival, StreamPosition, is_stream_id
+from streaming.core.policy import UserPolicy
+from streaming.core.ports import Peer
+from streaming.core.replies import ReplyForm
+from streaming.core.stream import SEQUENCE_LIMIT, StreamPosition, is_stream_id
 from streaming.core.throttle import TokenBucket
+from streaming.core.unread import Answer, read_sequence
 from streaming.core.volume import Volume
 
 _CORRELATION_ID_LIMIT = 64
-# Inactive pairs a client is told of once each, for one connection.
-_NOTICE_LIMIT = 50
 _parse_envelope = envelope_pb2.MessageEnvelope.FromString
 
 
-class Session:
+class Session(Answering):
     """The life of one connection between accept and close."""
 
-    __slots__ = (
-        "_first", "_identity_headers", "_key", "_noticed", "_paused", "_stopped", "_unread", "_urgent_at", "accounts",
-        "ack_sent", "ack_waiting", "bucket", "closed", "conduct", "context", "endpoint", "form", "in_flight",
-        "messages", "peer", "policy", "position", "session_id", "stream_id", "tap", "volume",
-    )  # fmt: skip
+    __slots__ = ("_stopped", "_urgent_at", "ack_waiting", "messages", "stream_id", "stream_key", "volume")
 
     def __init__(
         self,
@@ -47,44 +43,38 @@ class Session:
         peer: Peer,
         form: ReplyForm,
         stream_id: str = "",
+        stream_key: tuple[str, str, str] | None = None,
         position: StreamPosition | None = None,
+        heard: int | None = None,
         endpoint: str = "/ws/mt5",
     ) -> None:
-        self.context = context
-        self.session_id = session_id
-        self.policy = policy
-        # Shared by all sessions of the user in this process; the volume by those of the company.
-        self.bucket = bucket
-        self.conduct = conduct
+        """``stream_key``: by which the position is kept, None for a stream that was not named at connect; ``heard``: up
+        to where the client has heard every answer of its stream, None when it has not said."""
+        position = position or StreamPosition()
+        if heard is not None:
+            position.hear(heard)
+        super().__init__(
+            context,
+            session_id=session_id,
+            policy=policy,
+            bucket=bucket,
+            conduct=conduct,
+            peer=peer,
+            form=form,
+            position=position,
+            heard=heard,
+            endpoint=endpoint,
+        )
+        # Shared by all sessions of the company in this process.
         self.volume = volume
-        # Messages accepted on this connection, and the MT5 logins that they were for.
+        # Messages accepted on this connection.
         self.messages = 0
-        self.accounts: set[str] = set()
-        # Set while somebody follows the user's messages.
-        self.tap: Tap | None = None
-        self.peer = peer
-        self.form = form
         self.stream_id = stream_id
-        self.position = position or StreamPosition()
-        self.endpoint = endpoint
-        self.in_flight = 0
-        self.closed = False
+        self.stream_key = stream_key
         # Set by whoever schedules acknowledgements.
         self.ack_waiting = False
-        self.ack_sent = self.position.acknowledged
-        self._first = True
-        self._unread = 0
         self._urgent_at = 0
-        self._paused = False
         self._stopped = False
-        self._noticed: set[str] = set()
-        self._key = policy.user_id.encode()
-        self._identity_headers = [
-            ("user_id", policy.user_id.encode()),
-            ("company_id", policy.company_id.encode()),
-            ("session_id", session_id.encode()),
-            ("endpoint", endpoint.encode()),
-        ]
 
     # --- Frames ------------------------------------------------------------------------------------------------------
 
@@ -96,29 +86,32 @@ class Session:
         if self.closed:
             return
         context = self.context
-        admitted = self.bucket.take(now)
         self.conduct.messages += 1
-        if not admitted:
-            # Whatever it is and however it is answered.
-            self.conduct.over_rate += 1
         problem: MessageRefused | None = None
+        size = len(data)
         try:
-            context.counts.bytes_received += len(data)
-            envelope = read_json(data) if isinstance(data, str) else _parse_envelope(data)
+            if isinstance(data, str):
+                if not data.isascii():
+                    size = len(data.encode(errors="surrogateescape"))
+                context.counts.bytes_received += size
+                envelope = read_json(data)
+            else:
+                context.counts.bytes_received += size
+                envelope = _parse_envelope(data)
         except PayloadProblem as error:
             envelope, problem = error.envelope, error.refusal
         except MessageRefused as error:
-            self._refuse_unread(data, error, admitted, now, now_us)
+            self._refuse_unread(data, size, error, read_sequence(data), now, now_us)
             return
         except DecodeError:
             unread = MessageRefused(NackCode.MALFORMED, "the frame is not a MessageEnvelope")
-            self._refuse_unread(data, unread, admitted, now, now_us)
+            self._refuse_unread(data, size, unread, read_sequence(data), now, now_us)
             return
 
         message_type = envelope.message_type
         route = context.routes.get(message_type)
         if route is None and message_type in CONTROL_TYPES:
-            answer(self, message_type, envelope.payload, problem if admitted else self._over_rate(), now_us)
+            answer(self, message_type, envelope.payload, problem, now, now_us)
             return
         sequence = envelope.sequence
         stream_id = envelope.stream_id
@@ -126,18 +119,21 @@ class Session:
             try:
                 self._check_stream(stream_id, sequence)
             except MessageRefused as error:
-                self._refuse_unread(data, error, admitted, now, now_us)
+                self._refuse_unread(data, size, error, 0, now, now_us)
                 return
-        if not context.sink.available:
+        sink = context.sink
+        if not sink.available:
             self.end_unavailable(sequence)
             return
-        if sequence and not self._arrives_next(sequence):
+        if sequence and not self._arrives_next(sequence, now):
             if self.tap is not None:
                 verdict = NackCode.SEQUENCE_GAP if sequence >= self.position.expected else NackCode.DUPLICATE
-                self.tap(self, message_type, sequence, len(data), verdict.value, b"", now_us)
+                self.tap(self, message_type, sequence, size, verdict.value, b"", now_us)
             return
         try:
-            if not admitted:
+            if self._hold is not None and route is not None and route.urgent:
+                raise self._held_back(self._hold)
+            if not self.bucket.take(now):
                 raise self._over_rate()
             if problem is not None:
                 raise problem
@@ -148,8 +144,12 @@ class Session:
             if self.volume.is_exhausted:
                 raise MessageRefused(NackCode.QUOTA_EXCEEDED, "the company's data volume of this month is used up")
             envelope.payload = route.check(envelope.payload, self.policy, self)
+            if sink.is_ill and not sink.takes(route.topic, self._key):
+                raise _unavailable_here()
         except MessageRefused as error:
-            self._refuse(data, message_type, sequence, error, now, now_us)
+            if error.action is NackAction.REOFFER and sequence and route is not None and route.urgent:
+                self._hold_behind(sequence, error)
+            self._refuse(data, size, message_type, sequence, error, now, now_us)
             return
         envelope.DiscardUnknownFields()
         policy = self.policy
@@ -157,26 +157,15 @@ class Session:
         envelope.company_id = policy.company_id
         envelope.received_at = now_us
         envelope.session_id = self.session_id
+        envelope.stream_writer = self.stream_writer
         if stream_id != self.stream_id:
             envelope.stream_id = self.stream_id
         value = envelope.SerializeToString()
         route.accepted += 1
         self.messages += 1
-        volume = self.volume
-        volume.messages += 1
-        volume.size += len(data)
         if self.tap is not None:
-            self.tap(self, message_type, sequence, len(data), "accepted", value, now_us)
-        self._publish(route.topic, value, (self, sequence, now, route, len(value)))
-
-    def _publish(
-        self, topic: str, value: bytes, receipt: Receipt, headers: list[tuple[str, bytes]] | None = None
-    ) -> None:
-        self.in_flight += 1
-        self.context.sink.publish(topic, self._key, value, receipt, headers)
-        if not self._paused and (self.in_flight >= self.context.limits.in_flight_limit or self.context.sink.is_full):
-            self._paused = True
-            self.peer.pause()
+            self.tap(self, message_type, sequence, size, "accepted", value, now_us)
+        self._publish(route.topic, value, (self, sequence, now, route, len(value), size))
 
     def _check_stream(self, stream_id: str, sequence: int) -> None:
         if sequence > SEQUENCE_LIMIT:
@@ -190,138 +179,15 @@ class Session:
         # Not named at connect, so there is nothing to resume; its messages still carry it for consumers.
         self.stream_id = stream_id
 
-    def _arrives_next(self, sequence: int) -> bool:
-        arrival = self.position.arrive(sequence, first=self._first, unread=self._unread)
-        self._first = False
-        if arrival is Arrival.NEXT:
-            self._unread = 0
-            return True
-        if arrival is Arrival.DUPLICATE:
-            self.context.counts.duplicates += 1
-            self.flush_ack(repeat=True)
-            self._nack(sequence, MessageRefused(NackCode.DUPLICATE, "acknowledged before"))
-        elif arrival is Arrival.GAP:
-            reason = f"sequence {self.position.expected} is expected: send from there"
-            self._count_refusal("", NackCode.SEQUENCE_GAP)
-            self._nack(sequence, MessageRefused(NackCode.SEQUENCE_GAP, reason))
-        return False
-
-    # --- Refusals ----------------------------------------------------------------------------------------------------
-
-    def _refuse(
-        self, data: bytes | str, message_type: str, sequence: int, error: MessageRefused, now: float, now_us: int
-    ) -> None:
-        """Answers a message whose sequence is known; the sequence is settled when nothing more is owed for it."""
-        if self.tap is not None:
-            self.tap(self, message_type, sequence, len(data), error.code.value, b"", now_us)
-        if error.code in KEPT_REFUSALS:
-            self._count_refusal(message_type, error.code)
-            self._nack(sequence, error)
-            self._keep(data, message_type, sequence, error, now, now_us)
-            if self.conduct.error():
-                self.context.on_abuse(self)
-        else:
-            self._refuse_for_good(message_type, sequence, error)
-
-    def _refuse_for_good(self, message_type: str, sequence: int, error: MessageRefused) -> None:
-        self._count_refusal(message_type, error.code)
-        self._nack(sequence, error)
-        if sequence:
-            self.position.settle(sequence)
-            self.context.schedule_ack(self, False)
-
-    def _refuse_unread(self, data: bytes | str, error: MessageRefused, admitted: bool, now: float, now_us: int) -> None:
-        """Answers a frame whose sequence cannot be trusted."""
-        self._unread += 1
-        if not self.context.sink.available:
-            self.end_unavailable(0)
-        else:
-            self._refuse(data, "", 0, error if admitted else self._over_rate(), now, now_us)
-
-    def _keep(
-        self, data: bytes | str, message_type: str, sequence: int, error: MessageRefused, now: float, now_us: int
-    ) -> None:
-        """Writes the frame as it came to failed-messages; its sequence is settled when Kafka has it."""
-        failed = self.context.counts.failed_messages
-        failed[error.code] = failed.get(error.code, 0) + 1
-        value = data.encode(errors="surrogateescape") if isinstance(data, str) else data
-        headers = [
-            *self._identity_headers,
-            ("reason", error.code.encode()),
-            ("received_at", str(now_us).encode()),
-            ("message_type", message_type[:64].encode()),
-        ]
-        self._publish(self.context.failed_topic, value, (self, sequence, now, None, len(value)), headers)
-
-    def _nack(self, sequence: int, error: MessageRefused) -> None:
-        self.say("gateway.nack", nack_message(sequence, error))
-
-    def _count_refusal(self, message_type: str, code: NackCode) -> None:
-        key = (message_type if message_type in self.context.routes else "", code.value)
-        refusals = self.context.counts.refusals
-        refusals[key] = refusals.get(key, 0) + 1
-
-    def filtered(self, symbols: set[str]) -> None:
-        """Tells the client once of each pair whose ticks are taken out."""
-        fresh = symbols - self._noticed
-        if fresh and len(self._noticed) < _NOTICE_LIMIT:
-            self._noticed |= fresh
-            detail = {"symbols": ",".join(sorted(fresh)[:_NOTICE_LIMIT])}
-            reason = "ticks of pairs that are not active for the user are taken out of the batch"
-            self.notice("pair_not_active", reason, detail)
-
-    # --- What it says -------------------------------------------------------------------------------------------------
-
-    def refuse_control(self, message_type: str, error: MessageRefused) -> None:
-        """Answers a control message, which has no sequence, with a nack."""
-        self._count_refusal(message_type, error.code)
-        self._nack(0, error)
-        if error.code in KEPT_REFUSALS and self.conduct.error():
-            self.context.on_abuse(self)
-
-    def _over_rate(self) -> MessageRefused:
-        reason = "over the messages a second of the plan"
-        return MessageRefused(NackCode.RATE_LIMITED, reason, retry_after_ms=self.bucket.retry_after_ms())
-
-    def welcome(self, now_us: int, token_expires_at_ms: int) -> None:
-        """The first message of a connection."""
-        message = control_pb2.Welcome(
-            session_id=self.session_id,
-            server_time_ms=now_us // 1000,
-            policy=policy_message(self.policy, self.context.limits),
-            ping_interval_ms=self.context.limits.ping_interval_ms,
-            last_acknowledged_sequence=self.position.acknowledged,
-            token_expires_at_ms=token_expires_at_ms,
-        )
-        self.say("gateway.welcome", message)
-
-    def apply_policy(self, policy: UserPolicy) -> None:
-        """Takes new limits over and tells the client where they differ; an older version changes nothing."""
-        if policy.version > self.policy.version and not self.closed:
-            is_news = policy.differs(self.policy)
-            self.policy = policy
-            if is_news:
-                self._noticed.clear()
-                self.accounts &= policy.accounts
-                self.say("gateway.policy", policy_message(policy, self.context.limits))
-
-    def notice(self, code: str, reason: str, detail: dict[str, str]) -> None:
-        """Tells the client of something that loses nothing."""
-        self.say("gateway.notice", control_pb2.Notice(code=code, reason=reason, detail=detail))
-
-    def say(self, message_type: str, payload: Message) -> None:
-        if not self.closed:
-            self._send(self.form.encode(message_type, payload))
-
-    def _send(self, data: bytes | str) -> None:
-        self.context.counts.bytes_sent += len(data)
-        self.peer.send(data)
-
     # --- Delivery ----------------------------------------------------------------------------------------------------
 
-    def delivered(self, sequence: int, urgent: bool) -> None:
-        """Kafka has a message of this session; the client hears of it now or with the next gathered acknowledgement."""
+    def delivered(self, sequence: int, urgent: bool, size: int) -> None:
+        """Kafka has a message of this session, ``size`` bytes as it was received; the client hears of it now or with
+        the next gathered acknowledgement."""
         self.in_flight -= 1
+        volume = self.volume
+        volume.messages += 1
+        volume.size += size
         if sequence:
             position = self.position
             position.settle(sequence)
@@ -336,19 +202,37 @@ class Session:
         if self._paused and self.in_flight * 2 <= self.context.limits.in_flight_limit:
             self.try_resume()
 
+    def kept(self, token: int) -> None:
+        """Kafka has a frame of this session in failed-messages: its refusal is told now."""
+        self.in_flight -= 1
+        self._settle_due(token, kept=True)
+        if self.position.acknowledged < token:
+            self._urgent_at = max(self._urgent_at, token)
+        self.context.schedule_ack(self, True)
+        self.try_resume()
+
+    def not_recorded(self, sequence: int, error: MessageRefused, *, is_ordered: bool = False) -> None:
+        """Kafka certainly does not have a record of this session and never will: it is refused with ``error``.
+
+        ``sequence``: as in its receipt, of a message or of a frame for failed-messages. ``is_ordered``: of a message
+        whose route is urgent.
+        """
+        self.in_flight -= 1
+        if sequence in self._due:
+            self._settle_due(sequence, kept=False)
+        else:
+            self._count_refusal("", error.code)
+            if is_ordered and sequence and error.action is NackAction.REOFFER:
+                self.context.current(self)._hold_behind(sequence, error)
+            self._answer([Answer(sequence, error, False)])
+        self.try_resume()
+
     def failed(self) -> None:
         """Kafka did not take a message of this session, or cannot say."""
         self.in_flight -= 1
         self.end_unavailable(0)
         # Also when the connection is gone already: its successor must be able to send this message again.
         self.position.rewind()
-
-    def too_large(self, sequence: int) -> None:
-        """Kafka takes no message of this size: refused for good, so nothing more is owed for it."""
-        self.in_flight -= 1
-        reason = "larger than the messages that Kafka takes here"
-        self._refuse_for_good("", sequence, MessageRefused(NackCode.TOO_LARGE, reason))
-        self.try_resume()
 
     def stop_reading(self) -> None:
         """Takes no more from the client for good, so that what is in flight can come to rest before a close."""
@@ -370,15 +254,6 @@ class Session:
     def is_paused(self) -> bool:
         return self._paused
 
-    def flush_ack(self, *, repeat: bool = False) -> None:
-        """Sends the cumulative acknowledgement if it has moved, or in any case with ``repeat``."""
-        acknowledged = self.position.acknowledged
-        if (acknowledged > self.ack_sent or repeat) and not self.closed:
-            self.ack_sent = acknowledged
-            self._send(self.form.ack(acknowledged))
-
-    # --- Ends --------------------------------------------------------------------------------------------------------
-
     def end_unavailable(self, sequence: int) -> None:
         """Kafka is away: nacks everything without an answer and closes; the client sends it again after its return."""
         if self.closed:
@@ -392,21 +267,21 @@ class Session:
             owed.append(sequence)
         for missing in owed:
             self._count_refusal("", error.code)
-            self._nack(missing, error)
+            self.nack(missing, error)
+        for token in self._due:
+            if token < 0:
+                self.nack(0, error)
         self.position.rewind()
         self.end(
             CloseCode.BACKEND_UNAVAILABLE, "Kafka does not take messages now", retry_after_ms=2_000, jitter_ms=3_000
         )
 
-    def end(self, code: CloseCode, reason: str, *, retry_after_ms: int = 0, jitter_ms: int = 0) -> None:
-        """Tells the client why, then closes; frames that still arrive are dropped and stay unanswered."""
-        if self.closed:
-            return
-        self.say("gateway.disconnect", disconnect_message(code, reason, retry_after_ms, jitter_ms))
-        self.closed = True
-        hint = f"ra={retry_after_ms};j={jitter_ms}" if retry_after_ms or jitter_ms else reason
-        self.peer.close(code, hint)
 
-    def lost(self) -> None:
-        """The connection is gone; reports that are still to come only move the stream's position."""
-        self.closed = True
+def _unavailable_here() -> MessageRefused:
+    """For one topic or partition that takes nothing, while the rest of Kafka does."""
+    return MessageRefused(
+        NackCode.BACKEND_UNAVAILABLE,
+        "Kafka does not take this message now: offer it anew",
+        retry_after_ms=2_000,
+        action=NackAction.REOFFER,
+    )

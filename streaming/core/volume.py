@@ -7,7 +7,7 @@ class Volume:
     __slots__ = ("is_exhausted", "messages", "size")
 
     def __init__(self) -> None:
-        # Accepted messages and their bytes since the process began.
+        # Messages that Kafka has confirmed, and their bytes as they came over the wire, since the process began.
         self.messages = 0
         self.size = 0
         # The month's volume is used up and the plan refuses more.

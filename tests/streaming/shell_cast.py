@@ -257,9 +257,9 @@ class Process:
         handshake = Handshake.from_scope(upgrade(token or token_of(), query=query, **scope))
         self.runtime.check_open()
         admission = await self.runtime.desk.admit(handshake)
-        acknowledged = await self.runtime.positions.look_up((admission.policy.user_id, admission.stream_id))
+        claim = await self.runtime.claim(admission)
         peer = ShellPeer()
-        return Live(self, peer, self.runtime.open(admission, peer, acknowledged))
+        return Live(self, peer, self.runtime.open(admission, peer, claim))
 
     async def ask(self, scope: Event, *, fails_at: str = "") -> "Answer":
         """What a client gets from the whole consumer; ``fails_at``: the event whose sending breaks."""

@@ -81,6 +81,7 @@ class Terminal:
         limits: ConnectionLimits | None = None,
         stream_id: str = "s1",
         position: StreamPosition | None = None,
+        heard: int | None = None,
         form: str = PROTOBUF,
         in_flight_limit: int = 40_000,
     ) -> None:
@@ -112,6 +113,7 @@ class Terminal:
             form=FORMS[form],
             stream_id=stream_id,
             position=position,
+            heard=heard,
         )
         self.now = 0.0
 
@@ -145,8 +147,11 @@ class Terminal:
 
     def _delivered(self, batch: list[Receipt]) -> None:
         for receipt in batch:
-            session, sequence, _, route, _ = receipt
-            session.delivered(sequence, route is None or route.urgent)
+            session, sequence, _, route, _, size = receipt
+            if route is None:
+                session.kept(sequence)
+            else:
+                session.delivered(sequence, route.urgent, size)
 
     def _failed(self, batch: list[Receipt], _reason: str) -> None:
         for receipt in batch:

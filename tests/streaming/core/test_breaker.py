@@ -284,6 +284,7 @@ def test_session_reports_abuse_at_the_twentieth_invalid_message_and_goes_on_answ
     assert terminal.abusers == []
     terminal.frame(b"\xff")
     assert terminal.abusers == [terminal.session]
+    terminal.sink.deliver()
     assert len(terminal.nacks()) == 20
 
 
