@@ -128,12 +128,16 @@ class Core:
             elif not entry.outcome and entry.sequence < self._refusals_from:
                 entry.outcome = entry.refusal = UNKNOWN
         for refusal in welcome.refusals:
-            for sequence in range(max(refusal.first, journal.heard + 1), min(refusal.last, self._acknowledged) + 1):
+            for sequence in range(max(refusal.first, journal.heard + 1), min(refusal.last, reach) + 1):
                 self._refuse(sequence, refusal.code, refusal.action, 0.0, now)
                 entry = journal.owed[sequence - journal.owed[0].sequence]
                 # The answer to its only sending.
                 entry.is_doubtful = entry.is_doubtful and entry.attempts != 1
-        self._resend = deque(entry for entry in journal.owed if entry.sequence > told)
+        if any(refusal.action == REOFFER for refusal in welcome.refusals) and self._reoffers:
+            # The gateway holds ordered messages back until it is told that these were heard, whatever they are.
+            self._hold(True, 0.0, now)
+        # What was refused behind one that is still open is settled all the same.
+        self._resend = deque(entry for entry in journal.owed if entry.sequence > told and not entry.outcome)
         self.is_ready = told <= reach
         self._advance(now)
         if told > reach:
