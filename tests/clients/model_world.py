@@ -224,7 +224,7 @@ class World:
         for entry, _ in core.settled:
             content = content_of(entry.frame)
             self.outcomes[content].append(entry.outcome)
-            if entry.is_doubtful and entry.reoffers:
+            if entry.is_doubtful:
                 self.doubtful.add(content)
         core.settled.clear()
         core.dropped.clear()

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.clients.model_world import World
 
-RUNS = int(os.environ.get("MODEL_RUNS", "40"))
+RUNS = int(os.environ.get("MODEL_RUNS", "20"))
 STEPS = 60
 
 some = st.integers(min_value=1, max_value=8)

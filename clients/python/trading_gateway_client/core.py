@@ -131,8 +131,9 @@ class Core:
             for sequence in range(max(refusal.first, journal.heard + 1), min(refusal.last, reach) + 1):
                 self._refuse(sequence, refusal.code, refusal.action, 0.0, now)
                 entry = journal.owed[sequence - journal.owed[0].sequence]
-                # The answer to its only sending.
-                entry.is_doubtful = entry.is_doubtful and entry.attempts != 1
+                if entry.attempts == 1 and entry.offered_at:
+                    # The answer to its only sending.
+                    entry.is_doubtful = False
         if any(refusal.action == REOFFER for refusal in welcome.refusals) and self._reoffers:
             # The gateway holds ordered messages back until it is told that these were heard, whatever they are.
             self._hold(True, 0.0, now)

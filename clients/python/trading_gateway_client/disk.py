@@ -3,7 +3,8 @@
 The lines of its file, after ``{"v": 2, "stream": id, "form": name, "writer": name}``:
 ``{"n": number, "s": sequence, "t": type, "d": base64}`` for a message; without ``n``: the same as ``s``; without ``s``:
 it has no sequence yet. ``{"n": number, "d": base64}`` for another frame of the same message.
-``{"a": sequence}``: everything up to it is settled, but for the numbers in ``k``, which wait for a new sequence.
+``{"a": sequence}``: everything up to it is settled, but for the numbers in ``k``, which wait for a new sequence; Kafka
+may have those in ``q`` already, and a message line with ``q``.
 ``{"w": numbers, "c": sequence}``: these messages have the sequences from ``c`` on. In any line, ``c`` says that no
 other message has one from there on.
 
@@ -100,6 +101,7 @@ class DiskJournal(Journal):
         line: Line = {"a": heard}
         if again:
             line |= {"k": [entry.number for entry in again], "c": self.next_sequence}
+            line["q"] = [entry.number for entry in again if entry.is_doubtful]
         settled = super().settle(heard, again)
         if again:
             self._loose_upto = self.last_number
@@ -268,7 +270,7 @@ class _Reader:
             sequence = int(line.get("s", 0))
             number = int(line.get("n", sequence))
             frame = base64.b64decode(line["d"], validate=True)
-            self.entries[number] = Entry(0, str(line["t"]), frame, number=number)
+            self.entries[number] = Entry(0, str(line["t"]), frame, number=number, is_doubtful="q" in line)
             if sequence:
                 self._give(self.entries[number], sequence)
         elif "d" in line:
@@ -286,6 +288,8 @@ class _Reader:
             self._last = int(line["c"]) - 1
         for number in line.get("k", ()):
             self.entries[number].sequence = 0
+        for number in line.get("q", ()):
+            self.entries[number].is_doubtful = True
         for sequence, number in enumerate(line.get("w", ()), start=int(line.get("c", 0))):
             self._give(self.entries[number], sequence)
             self.reframed.add(number)
@@ -320,4 +324,6 @@ def _line_of(entry: Entry, number: int, sequence: int) -> Line:
     line: Line = {} if number == sequence else {"n": number}
     if sequence:
         line["s"] = sequence
+    if entry.is_doubtful:
+        line["q"] = 1
     return {**line, "t": entry.message_type, "d": base64.b64encode(entry.frame).decode()}
