@@ -17,6 +17,7 @@ import errno
 import heapq
 import logging
 import sys
+import time
 from collections.abc import Sequence
 from io import FileIO
 from itertools import islice
@@ -31,6 +32,8 @@ log = logging.getLogger("trading_gateway_client")
 
 _REWRITE_AFTER_LINES = 5_000
 _REWRITE_AFTER_BYTES = 64 * 1024 * 1024
+# Seconds between two rewrites that may fail.
+_RETRY_PAUSE = 1.0
 # Bytes of a line beside its frame, at most.
 _LINE_SIZE = 120
 
@@ -50,8 +53,8 @@ class DiskJournal(Journal):
         self._noted = 0
         # Whether the file lags behind what is held here: it is written anew before anything is added to it.
         self._is_stale = False
-        # Writes that are not tried, after one that failed: each try costs as much as there are messages.
-        self._pauses = 0
+        # Seconds of the monotonic clock from which a rewrite may be tried again that has failed.
+        self._retry_at = 0.0
         # Messages that wait and whose number is not above it have no sequence in the file.
         self._loose_upto = 0
         self._lock = _lock(self._path.with_name(self._path.name + ".lock"))
@@ -185,20 +188,17 @@ class DiskJournal(Journal):
             self._is_stale = True
 
     def _may_rewrite(self) -> bool:
-        """Whether a rewrite that failed is worth another try."""
+        """Whether a rewrite is worth a try: each costs as much as there are messages."""
         live = self.size * 4 // 3 + len(self) * _LINE_SIZE
-        if live <= self._file.spare_size:
-            return True
-        self._pauses -= 1
-        return self._pauses < 0 and live < self._file.size
+        return live <= self._file.spare_size or time.monotonic() >= self._retry_at
 
     def _rewrite(self) -> None:
         """Raises OSError; the file is as it was then."""
-        self._pauses = len(self)
+        self._retry_at = time.monotonic() + _RETRY_PAUSE
         self._file.replace(self._all_lines())
         self._is_stale = False
         self._noted = self.heard
-        self._pauses = 0
+        self._retry_at = 0.0
 
     def _rewrite_if_worth(self) -> None:
         too_many = self._file.lines > _REWRITE_AFTER_LINES + 2 * len(self)
