@@ -78,10 +78,10 @@ class Wire:
 
 @dataclass
 class Stored:
-    """What Redis has of one stream: the fence, and a position for each writer with the fence of who wrote it."""
+    """What Redis has of one stream: the fence, and a position for each writer."""
 
     fence: int = 0
-    positions: dict[str, tuple[str, int]] = field(default_factory=dict)
+    positions: dict[str, str] = field(default_factory=dict)
 
 
 class Process:
@@ -90,7 +90,7 @@ class Process:
     def __init__(self, world: "World") -> None:
         self._world = world
         self.sink = ModelSink(self, world.records)
-        self.positions: dict[str, tuple[StreamPosition, int]] = {}
+        self.positions: dict[str, StreamPosition] = {}
         self.carrier: Wire | None = None
         self.fence = 0
         self.bucket = TokenBucket(RATE, RATE, world.now)
@@ -108,15 +108,11 @@ class Process:
     def open(self, wire: Wire, writer: str, heard: int | None) -> None:
         redis = self._world.redis
         redis.fence = self.fence = max(redis.fence, self.fence) + 1
-        stored, stored_fence = None, 0
-        if writer in redis.positions:
-            text, stored_fence = redis.positions[writer]
-            stored = StreamPosition.from_text(text)
+        stored = StreamPosition.from_text(redis.positions[writer]) if writer in redis.positions else None
         is_known = stored is not None or writer in self.positions
-        position, fence = self.positions.get(writer, (stored or StreamPosition(writer=writer), 0))
+        position = self.positions.setdefault(writer, stored or StreamPosition(writer=writer))
         if stored is not None and stored is not position:
             position.catch_up(stored)
-        self.positions[writer] = position, self.fence
         before, self.carrier = self.carrier, wire
         wire.session = Session(
             self.context,
@@ -148,10 +144,10 @@ class Process:
             self.hear_news()
             return
         redis.fence = self.fence
-        for writer, (position, fence) in self.positions.items():
-            text, _ = redis.positions.get(writer, ("", 0))
-            if not text or position.acknowledged >= StreamPosition.from_text(text).acknowledged:
-                redis.positions[writer] = position.to_text(), fence
+        for writer, position in self.positions.items():
+            text = redis.positions.get(writer)
+            if text is None or position.acknowledged >= StreamPosition.from_text(text).acknowledged:
+                redis.positions[writer] = position.to_text()
 
     def current(self, session: Session) -> Session:
         if session.closed and self.carrier is not None and self.carrier.session is not None:

@@ -250,9 +250,7 @@ async def test_failing_token_source_is_asked_again(
     assert waits == [1.0, 2.0, 4.0]
 
 
-@pytest.mark.parametrize(
-    "refusal", [TokenUnavailable(403, "not you"), TokenUnavailable(418, "not you", is_final=True)]
-)
+@pytest.mark.parametrize("refusal", [TokenUnavailable(403, "not you"), TokenUnavailable(418, "not you", is_final=True)])
 async def test_token_source_that_has_a_final_refusal_stops_the_client(
     make_client: MakeClient, waits: list[float], refusal: TokenUnavailable
 ) -> None:

@@ -161,9 +161,7 @@ async def test_callbacks_that_raise_stop_nothing(
         await session.ack(3)
     assert client.outcomes.acknowledged == 3
     assert client.is_connected
-    assert [record.getMessage() for record in caplog.records] == (
-        ["on_notice failed"] + ["on_settled failed"] * 3
-    )
+    assert [record.getMessage() for record in caplog.records] == (["on_notice failed"] + ["on_settled failed"] * 3)
 
 
 async def test_callback_may_send(gateway: ScriptedGateway, make_client: MakeClient) -> None:

@@ -181,7 +181,7 @@ def test_journal_opens_on_a_full_disk_and_settles_what_it_owes(disk: Disk, caplo
 def test_new_journal_on_a_full_disk_waits_for_room(disk: Disk) -> None:
     disk.capacity = 0
     journal = opened(disk)
-    with pytest.raises(OSError, match="could not be written|No space"):
+    with pytest.raises(OSError, match=r"could not be written|No space"):
         journal.add(entry(journal))
     disk.capacity = 100_000
     journal.add(entry(journal))

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests.clients.model_world import World
 
@@ -126,10 +133,8 @@ def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_message_is_accounted_for_whatever_breaks() -> None:
-    from hypothesis.stateful import run_state_machine_as_test
-
     checks = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Stream,
         settings=settings(
             max_examples=RUNS, stateful_step_count=STEPS, deadline=None, suppress_health_check=checks, database=None

@@ -64,10 +64,11 @@ class GatewayClient:
         on_disconnect: OnDisconnect | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """``url``: for instance ``wss://gateway.example/ws/mt5``; ``account``: the MT5 login; ``form``: protobuf or json.
+        """``url``: for instance ``wss://gateway.example/ws/mt5``; ``account``: the MT5 login that this bridge runs.
 
-        What is refused for now is offered anew, ticks as ``ticks`` says: "reoffer" all of them, or "latest", the newest
-        of each symbol. ``reoffer`` False offers nothing anew: such a message counts as refused.
+        ``form``: protobuf or json. What is refused for now is offered anew, ticks as ``ticks`` says: "reoffer" all of
+        them, or "latest", the newest of each symbol. ``reoffer`` False offers nothing anew: such a message counts as
+        refused.
 
         With a disk journal the stream of an earlier run goes on. Raises ValueError for a ``stream_id`` or a ``form``
         that is not the journal's. Callbacks are called between messages and must not block; what they raise is logged.

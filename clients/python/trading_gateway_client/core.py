@@ -49,7 +49,7 @@ class Core:
     """One stream over all its connections."""
 
     def __init__(self, journal: Journal, form: Form, *, reoffer: bool = True, latest_ticks: bool = False) -> None:
-        """``reoffer``: whether what was refused for now is offered anew; ``latest_ticks``: only the newest ticks are."""
+        """``reoffer``: whether what was refused for now is offered anew; ``latest_ticks``: of ticks the newest."""
         self.journal = journal
         self.outcomes = Outcomes(sent=len(journal))
         self.policy = control_pb2.Policy()
@@ -332,7 +332,8 @@ class Core:
 
     def _next_batch(self, room: int, pace: Pace, now: float) -> list[Entry]:
         """The oldest messages of the lanes that are open, framed under the next sequences."""
-        journal, batch = self.journal, []
+        journal = self.journal
+        batch: list[Entry] = []
         ordered = journal.ordered if journal.ordered and self._is_open(True, now) else ()
         ticks = journal.ticks if journal.ticks and self._is_open(False, now) else ()
         place = {True: 0, False: 0}
