@@ -28,6 +28,9 @@ ISSUER = "api-gateway"
 TOKEN_SIZE_LIMIT = 4_096
 # What a row of revoked tokens holds: a token that could not be revoked is not taken.
 JTI_SIZE_LIMIT = 64
+# Seconds: no token may live longer, unless GATEWAY_TOKEN_TTL_LIMIT says more. A far end is a key for ever, and a time
+# beyond what clocks and wires can hold must not get any further than this.
+LIFETIME_LIMIT = 31 * 86_400
 # A secret has at least as many bytes as the hash (RFC 7518, 3.2).
 _SECRET_SIZES = {"HS256": 32, "HS384": 48, "HS512": 64}
 _KEY_KINDS: Mapping[str, tuple[type, type]] = {
@@ -76,14 +79,18 @@ class _Key:
 class Keyring:
     """Several keys at once: the first signs, all verify, so that keys rotate with an overlap."""
 
-    def __init__(self, keys: list[_Key], leeway: float) -> None:
+    def __init__(self, keys: list[_Key], leeway: float, lifetime_limit: float) -> None:
         self._keys = {key.kid: key for key in keys}
         self._signer = keys[0]
         self._leeway = leeway
+        self._lifetime_limit = lifetime_limit
 
     @classmethod
-    def from_setting(cls, text: str, *, leeway: float = 0.0) -> "Keyring":
-        """``kid:ALG:material`` items separated by commas; raises ImproperlyConfigured, which never shows material."""
+    def from_setting(cls, text: str, *, leeway: float = 0.0, lifetime_limit: float = LIFETIME_LIMIT) -> "Keyring":
+        """``kid:ALG:material`` items separated by commas; raises ImproperlyConfigured, which never shows material.
+
+        ``lifetime_limit``: seconds from the issue of a token to its end.
+        """
         items = [item.strip() for item in text.split(",") if item.strip()]
         if not items:
             raise ImproperlyConfigured("GATEWAY_JWT_KEYS is empty: it needs at least one kid:ALG:material")
@@ -92,7 +99,7 @@ class Keyring:
             raise ImproperlyConfigured("GATEWAY_JWT_KEYS names one kid twice: every key needs its own")
         if keys[0].signing is None:
             raise ImproperlyConfigured("the first key of GATEWAY_JWT_KEYS signs: it cannot be a public key")
-        return cls(keys, leeway)
+        return cls(keys, leeway, lifetime_limit)
 
     def issue(self, *, user_id: str, company_id: str, tier: str, ttl: float, now: float, api_key: str = "") -> str:
         """A token that is valid for ``ttl`` seconds from ``now`` (Unix seconds), and no longer than ``api_key``."""
@@ -153,8 +160,12 @@ class Keyring:
                 raise _invalid()
         if max(claims["iat"], claims.get("nbf", 0)) > now + self._leeway:
             raise _invalid()
-        if claims["exp"] + self._leeway <= now:
+        # Compared, not added up: a claim may be an integer that no float can hold.
+        if claims["exp"] <= now - self._leeway:
             raise TokenError("token_expired", "this token has expired: get a new one")
+        if claims["exp"] - claims["iat"] > self._lifetime_limit:
+            days = self._lifetime_limit / 86_400
+            raise TokenError("token_invalid", f"this token lives longer than the {days:g} days that are taken here")
 
 
 def _claims(claims: dict[str, Any]) -> TokenClaims:
@@ -232,7 +243,11 @@ def _read_pem(where: str, kid: str, algorithm: str, path: Path) -> _Key:
 @cache
 def default_keyring() -> Keyring:
     """The ring of the settings."""
-    return Keyring.from_setting(settings.GATEWAY_JWT_KEYS, leeway=settings.GATEWAY_TOKEN_LEEWAY)
+    return Keyring.from_setting(
+        settings.GATEWAY_JWT_KEYS,
+        leeway=settings.GATEWAY_TOKEN_LEEWAY,
+        lifetime_limit=max(LIFETIME_LIMIT, settings.GATEWAY_TOKEN_TTL_LIMIT),
+    )
 
 
 def issue_for(user: User, ttl: float, now: float | None = None, api_key: str = "") -> str:

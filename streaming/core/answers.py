@@ -100,8 +100,9 @@ class Answering(Voice):
             self._answer(self._unread.explain(position.pass_over(sequence)))
         elif arrival is Arrival.JUMP:
             reason = f"sequence {position.expected} was expected: those up to {sequence - 1} count as never sent"
+            detail = {"expected": str(position.expected), "sequence": str(sequence)}
             position.jump(sequence)
-            self.notice("sequence_jump", reason, {"sequence": str(sequence)})
+            self.notice("sequence_jump", reason, detail)
         elif arrival is Arrival.DUPLICATE or arrival is Arrival.REFUSED:
             self.context.counts.duplicates += 1
             self.flush_ack(repeat=True)

@@ -251,13 +251,13 @@ class StreamPosition:
         if text.isascii() and text.isdigit():
             return cls(_sequence(text))
         acknowledged, writer, complete_from, refused = text.split(" ")
-        return cls(
-            _sequence(acknowledged), writer=writer, refused=Refused.from_text(refused, max(1, _sequence(complete_from)))
-        )
+        # One above the last sequence, when nothing is known of all of them.
+        known = Refused.from_text(refused, max(1, _sequence(complete_from, SEQUENCE_LIMIT + 1)))
+        return cls(_sequence(acknowledged), writer=writer, refused=known)
 
 
-def _sequence(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(SEQUENCE_LIMIT)) else -1
-    if not 0 <= number <= SEQUENCE_LIMIT:
+def _sequence(text: str, limit: int = SEQUENCE_LIMIT) -> int:
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(limit)) else -1
+    if not 0 <= number <= limit:
         raise ValueError("not a sequence")
     return number

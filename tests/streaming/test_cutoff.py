@@ -362,7 +362,7 @@ async def test_user_banned_during_the_handshake_gets_no_connection(process: Proc
     admission = await process.runtime.desk.admit(Handshake.from_scope(upgrade(token_of())))
     process.fleet._news.heard(note())
     peer = ShellPeer()
-    process.runtime.open(admission, peer, 0)
+    process.runtime.open(admission, peer, None)
     assert peer.closed is not None and peer.closed[0] == 4005
 
 
@@ -372,7 +372,7 @@ async def test_change_during_the_handshake_is_looked_at_again(process: Process, 
     tenants.change("bob", refusal="user_disabled")
     await process.poll()
     peer = ShellPeer()
-    process.runtime.open(admission, peer, 0)
+    process.runtime.open(admission, peer, None)
     await process.follow()
     assert peer.closed is not None and peer.closed[0] == 4504
 

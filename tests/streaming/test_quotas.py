@@ -57,6 +57,12 @@ def nacks(live: Live) -> list[str]:
     return [nack.code for nack in live.heard("Nack")]
 
 
+def record(live: Live, **message: Any) -> None:
+    """Sends one message, which Kafka confirms."""
+    live.send(**message)
+    live.process.sink.deliver()
+
+
 async def use_up(process: Process, tenants: Tenants, used: int) -> None:
     """All processes together have used so much when this one makes its report."""
     volume = process.runtime.registry.companies["alpha"].volume
@@ -74,13 +80,13 @@ async def use_up(process: Process, tenants: Tenants, used: int) -> None:
 async def test_accepted_messages_are_reported_once_with_their_bytes(process: Process, tenants: Tenants) -> None:
     bob, alice = await process.connect(), await process.connect(token_of("alice"))
     for one in (bob, alice, bob):
-        one.send()
+        record(one)
     messages, size = volume_of(bob)
     assert messages == 3 and size > 100
     for _ in range(3):
         await process.fleet.quotas.flush()
     assert tenants.used == {"alpha": size}
-    bob.send()
+    record(bob)
     await process.fleet.quotas.flush()
     assert tenants.used == {"alpha": volume_of(bob)[1]}
 
@@ -91,23 +97,23 @@ async def test_refused_messages_use_nothing(process: Process) -> None:
     bob.connection.session.receive(b"\xff", time.monotonic(), 0)
     bob.connection.entry.set_rate(1.0, 0.0)
     for _ in range(3):
-        bob.send()
+        record(bob)
     assert volume_of(bob)[0] == 1
 
 
 async def test_companies_are_reported_each_for_itself(process: Process, tenants: Tenants) -> None:
     tenants.users["charlie"] = dataclasses.replace(BOB, user_id="charlie", company_id="beta")
     bob, charlie = await process.connect(), await process.connect(token_of("charlie", "beta"))
-    bob.send()
+    record(bob)
     for _ in range(3):
-        charlie.send()
+        record(charlie)
     await process.fleet.quotas.flush()
     assert tenants.used == {"alpha": volume_of(bob)[1], "beta": volume_of(charlie)[1]}
 
 
 async def test_company_that_does_nothing_makes_no_visit(process: Process, tenants: Tenants) -> None:
     bob = await process.connect()
-    bob.send()
+    record(bob)
     await process.fleet.quotas.flush()
     before = tenants.questions
     for _ in range(3):
@@ -118,7 +124,7 @@ async def test_company_that_does_nothing_makes_no_visit(process: Process, tenant
 async def test_end_of_a_process_brings_what_is_left(make_process: MakeProcess, tenants: Tenants) -> None:
     process = make_process()
     bob = await process.connect()
-    bob.send()
+    record(bob)
     size = volume_of(bob)[1]
     bob.leave()
     await process.fleet.stop()
@@ -127,7 +133,7 @@ async def test_end_of_a_process_brings_what_is_left(make_process: MakeProcess, t
 
 async def test_company_without_connections_is_forgotten_after_its_report(process: Process, tenants: Tenants) -> None:
     bob = await process.connect()
-    bob.send()
+    record(bob)
     size = volume_of(bob)[1]
     bob.leave()
     process.runtime.registry.forget_idle(time.monotonic() + 1_000)
@@ -141,7 +147,7 @@ async def test_company_without_connections_is_forgotten_after_its_report(process
 @pytest.mark.parametrize("away", [0.0, 1_000.0])
 async def test_user_who_comes_back_later_is_counted_on(process: Process, tenants: Tenants, away: float) -> None:
     bob = await process.connect()
-    bob.send()
+    record(bob)
     size = volume_of(bob)[1]
     bob.leave()
     for _ in range(3):
@@ -149,7 +155,7 @@ async def test_user_who_comes_back_later_is_counted_on(process: Process, tenants
         await process.fleet.quotas.flush()
     assert ("bob" in process.runtime.registry.users) == (not away)
     again = await process.connect(query="stream=s2")
-    again.send()
+    record(again)
     assert process.runtime.registry.held_by_company("alpha") == 1
     await process.fleet.quotas.flush()
     assert tenants.used == {"alpha": 2 * size}
@@ -206,7 +212,7 @@ async def test_company_is_noted_once_over_two_processes_and_each_tells_its_own_c
 async def test_volume_of_two_processes_together_counts(make_process: MakeProcess, tenants: Tenants) -> None:
     first, second = make_process(), make_process()
     bob, alice = await first.connect(), await second.connect(token_of("alice"))
-    bob.send()
+    record(bob)
     size = volume_of(bob)[1]
     for name in ("bob", "alice"):
         tenants.change(name, monthly_data_limit=2 * size)
@@ -214,10 +220,10 @@ async def test_volume_of_two_processes_together_counts(make_process: MakeProcess
         await process.poll()
     await first.fleet.quotas.flush()
     assert notices(bob) == []
-    alice.send()
+    record(alice)
     await second.fleet.quotas.flush()
     assert notices(alice) == ["quota_reached"]
-    bob.send()
+    record(bob)
     await first.fleet.quotas.flush()
     assert notices(bob) == ["quota_reached"]
 
@@ -313,12 +319,12 @@ async def test_what_is_sent_while_the_database_is_away_is_counted_once_after_its
     process: Process, tenants: Tenants
 ) -> None:
     bob = await process.connect()
-    bob.send()
+    record(bob)
     await process.fleet.quotas.flush()
     tenants.is_down = True
     with capture_logs() as logs:
         for _ in range(3):
-            bob.send()
+            record(bob)
             await process.fleet.quotas.flush()
         tenants.is_down = False
         for _ in range(3):
@@ -349,9 +355,9 @@ async def test_report_that_nobody_waited_for_any_longer_is_not_sent_again(
     monkeypatch.setattr(access_module, "_ASK_TIMEOUT", 0.1)
     monkeypatch.setattr(quotas_module, "_SETTLE_TIMEOUT", 0.1)
     ledger, bob = SlowLedger(tenants, monkeypatch), await process.connect()
-    bob.send()
+    record(bob)
     await process.fleet.quotas.flush()
-    bob.send()
+    record(bob)
     # Still on its way: nothing else is sent.
     await process.fleet.quotas.flush()
     assert tenants.used == {}
@@ -368,10 +374,10 @@ async def test_report_that_the_end_of_the_process_cuts_off_is_not_counted_twice(
 ) -> None:
     process = make_process()
     ledger, bob = SlowLedger(tenants, monkeypatch), await process.connect()
-    bob.send()
+    record(bob)
     report = asyncio.create_task(process.fleet.quotas.flush())
     await asyncio.to_thread(ledger.has_begun.wait, 10.0)
-    bob.send()
+    record(bob)
     report.cancel()
     await asyncio.gather(report, return_exceptions=True)
     asyncio.get_running_loop().call_later(0.1, ledger.may_end.set)
@@ -383,7 +389,7 @@ async def test_report_that_never_began_is_sent_with_the_next(
     process: Process, tenants: Tenants, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bob = await process.connect()
-    bob.send()
+    record(bob)
     hold = threading.Event()
     holding = [asyncio.create_task(ask(process, hold)) for _ in range(4)]
     await asyncio.sleep(0.05)
@@ -432,8 +438,8 @@ async def test_notice_of_one_company_that_fails_makes_nothing_of_another_count_t
 ) -> None:
     tenants.users["charlie"] = dataclasses.replace(BOB, user_id="charlie", company_id="beta")
     bob, charlie = await process.connect(), await process.connect(token_of("charlie", "beta"))
-    bob.send()
-    charlie.send()
+    record(bob)
+    record(charlie)
     tenants.used["alpha"] = LIMIT
 
     def fails(*_arguments: Any) -> bool:
@@ -464,7 +470,7 @@ async def test_two_processes_on_a_real_database_add_up_and_tell_once() -> None:
     ]
     while sum(volume_of(one)[1] for one in lives) < 1_000:
         for process, one in zip(processes, lives, strict=True):
-            one.send(payload=ticks(account=""))
+            record(one, payload=ticks(account=""))
             await process.fleet.quotas.flush()
     for process in processes:
         await process.fleet.quotas.flush()

@@ -9,6 +9,7 @@ from streaming.core.policy import ConnectionLimits, UserPolicy
 from streaming.core.replies import FORMS, PROTOBUF
 from streaming.core.routing import build_routes
 from streaming.core.session import Session
+from streaming.core.stream import StreamPosition
 from streaming.registry import Connection, Registry, StreamKey
 from streaming.sinks.memory import MemorySink
 from tests.streaming.core.cast import BOB, ROUTES
@@ -31,12 +32,14 @@ def registry() -> Registry:
     return Registry(connect_rate_limit=2.0)
 
 
-def join(registry: Registry, name: str, *, stream: str = "", policy: UserPolicy = BOB, now: float = 0.0) -> Connection:
+def join(
+    registry: Registry, name: str, *, stream: str = "", policy: UserPolicy = BOB, now: float = 0.0, fence: int = 0
+) -> Connection:
     """A new connection, registered."""
     entry = registry.user(policy, now)
     entry.reserve()
-    key: StreamKey | None = (policy.user_id, stream) if stream else None
-    position = registry.stream(key, 0).position if key is not None else None
+    key: StreamKey | None = (policy.user_id, stream, "") if stream else None
+    position = registry.stream(key).position if key is not None else None
     peer = ShellPeer()
     session = Session(
         CONTEXT,
@@ -50,7 +53,7 @@ def join(registry: Registry, name: str, *, stream: str = "", policy: UserPolicy 
         stream_id=stream,
         position=position,
     )
-    connection = Connection(session, peer, f"jti-{name}", 1e9, 1e9, key, entry)
+    connection = Connection(session, peer, f"jti-{name}", 1e9, 1e9, key, entry, fence=fence)
     registry.add(connection)
     return connection
 
@@ -100,28 +103,47 @@ def test_bucket_follows_the_rate_of_a_new_plan(registry: Registry) -> None:
 def test_stream_opened_anew_belongs_to_the_new_connection(registry: Registry) -> None:
     old = join(registry, "1", stream="s1")
     new = join(registry, "2", stream="s1")
-    assert registry.streams["bob", "s1"].connection is new
+    assert registry.streams["bob", "s1", ""].connection is new
     assert new.session.position is old.session.position
     registry.remove(old, 5.0)
-    assert registry.streams["bob", "s1"].connection is new
+    assert registry.streams["bob", "s1", ""].connection is new
     registry.remove(new, 6.0)
-    assert registry.streams["bob", "s1"].connection is None
+    assert registry.streams["bob", "s1", ""].connection is None
 
 
 def test_users_with_the_same_stream_id_have_positions_of_their_own(registry: Registry) -> None:
     bob, alice = join(registry, "1", stream="s1"), join(registry, "2", stream="s1", policy=ALICE)
     assert bob.session.position is not alice.session.position
-    assert registry.streams["bob", "s1"].connection is bob
-    assert registry.streams["alice", "s1"].connection is alice
+    assert registry.streams["bob", "s1", ""].connection is bob
+    assert registry.streams["alice", "s1", ""].connection is alice
 
 
 @pytest.mark.parametrize(("known", "stored", "acknowledged"), [(7, 9, 9), (9, 7, 9), (7, 7, 7)])
 def test_stream_goes_on_from_the_larger_position(
     registry: Registry, known: int, stored: int, acknowledged: int
 ) -> None:
-    registry.stream(("bob", "s1"), known)
-    position = registry.stream(("bob", "s1"), stored).position
+    registry.stream(("bob", "s1", ""), StreamPosition(known))
+    position = registry.stream(("bob", "s1", ""), StreamPosition(stored)).position
     assert (position.acknowledged, position.expected) == (acknowledged, acknowledged + 1)
+
+
+@pytest.mark.parametrize(("fence", "writer"), [(8, "~b"), (7, "~a"), (6, "~a")])
+def test_stream_begun_anew_elsewhere_is_taken_over_from_a_later_connection_only(
+    registry: Registry, fence: int, writer: str
+) -> None:
+    registry.stream(("bob", "s1", ""), StreamPosition(40, writer="~a")).fence = 7
+    position = registry.stream(("bob", "s1", ""), StreamPosition(3, writer="~b"), fence).position
+    assert (position.writer, position.acknowledged) == (writer, 3 if writer == "~b" else 40)
+
+
+def test_connection_with_an_older_claim_does_not_take_the_stream_from_the_newer_one(registry: Registry) -> None:
+    newer = join(registry, "1", stream="s1", fence=8)
+    older = join(registry, "2", stream="s1", fence=7)
+    assert registry.carriers == {("bob", "s1"): newer}
+    registry.remove(older, 5.0)
+    assert registry.streams["bob", "s1", ""].connection is newer
+    registry.remove(newer, 6.0)
+    assert (registry.carriers, registry.fence(("bob", "s1", ""))) == ({}, 8)
 
 
 @pytest.mark.parametrize(("idle", "is_known"), [(120.0, True), (120.1, False)])
@@ -136,7 +158,7 @@ def test_idle_user_is_forgotten_in_time_and_not_before(registry: Registry, idle:
 def test_idle_stream_is_forgotten_in_time_and_not_before(registry: Registry, idle: float, is_known: bool) -> None:
     registry.remove(join(registry, "1", stream="s1"), 1_000.0)
     registry.forget_idle(1_000.0 + idle)
-    assert (("bob", "s1") in registry.streams) == is_known
+    assert (("bob", "s1", "") in registry.streams) == is_known
 
 
 def test_whoever_is_connected_or_connecting_is_never_forgotten(registry: Registry) -> None:
@@ -144,7 +166,7 @@ def test_whoever_is_connected_or_connecting_is_never_forgotten(registry: Registr
     registry.user(ALICE, 0.0).reserve()
     registry.forget_idle(1e9)
     assert set(registry.users) == {"bob", "alice"}
-    assert set(registry.streams) == {("bob", "s1")}
+    assert set(registry.streams) == {("bob", "s1", "")}
 
 
 @pytest.mark.parametrize(("idle", "is_known"), [(120.0, True), (120.1, False)])

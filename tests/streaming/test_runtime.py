@@ -12,6 +12,7 @@ from proto.gateway.v1 import control_pb2
 from streaming.admission import Handshake
 from streaming.core.codes import CloseCode
 from streaming.core.errors import RefreshRefused
+from streaming.positions import Claim
 from tests.streaming.core.cast import signal, ticks
 from tests.streaming.shell_cast import BOB, LIMITS, Live, Process, ShellPeer, Tenants, token_of, turns, upgrade
 
@@ -259,13 +260,13 @@ async def test_token_revoked_during_its_handshake_gets_no_connection(
 ) -> None:
     token = token_of()
 
-    async def look_up(_key: object) -> int:
+    async def claim(_key: object) -> Claim:
         # What takes time between the check of the token and accept.
         tenants.revoke(process.runtime.desk.verify(token).jti)
         await process.poll()
-        return 0
+        return Claim(1)
 
-    monkeypatch.setattr(process.runtime.positions, "look_up", look_up)
+    monkeypatch.setattr(process.runtime.positions, "claim", claim)
     bob = await process.connect(token)
     assert process.runtime.directory.is_revoked(bob.connection.jti)
     assert bob.close_code == 4501
@@ -306,6 +307,6 @@ async def test_terminal_let_in_before_the_drain_that_opens_during_it_is_sent_on(
     admission = await process.runtime.desk.admit(Handshake.from_scope(upgrade(token_of())))
     draining, peer = asyncio.create_task(process.runtime.drain()), ShellPeer()
     await turns()
-    process.runtime.open(admission, peer, 0)
+    process.runtime.open(admission, peer, None)
     await draining
     assert peer.closed is not None and peer.closed[0] == 1012

@@ -13,7 +13,7 @@ import pytest
 
 from tenants import access
 from tenants.models import User
-from tenants.tokens import TOKEN_SIZE_LIMIT, Keyring, TokenClaims, TokenError, issue_for
+from tenants.tokens import LIFETIME_LIMIT, TOKEN_SIZE_LIMIT, Keyring, TokenClaims, TokenError, issue_for
 from tests.tenants import acts
 from tests.tenants.cast import (
     COMPANY_ID,
@@ -124,6 +124,26 @@ def test_kid_that_is_no_text_is_refused(ring: Keyring) -> None:
     for kid in (1, None, ["one"], {"one": 1}):
         header = segment(json.dumps({"alg": "HS256", "kid": kid}).encode())
         assert code_of(ring, f"{header}.{payload}.{signature}") == "token_invalid"
+
+
+@pytest.mark.parametrize("issued", [int(NOW), int(NOW) - 86_400])
+def test_token_of_the_longest_life_is_taken_and_one_second_more_is_not(ring: Keyring, issued: int) -> None:
+    longest = issued + LIFETIME_LIMIT
+    assert (
+        ring.verify(sign(claims(iat=issued, exp=longest, data=user_token(expires_at=longest))), now=NOW).expires_at
+        == longest
+    )
+    with pytest.raises(TokenError, match="31 days") as refused:
+        ring.verify(sign(claims(iat=issued, exp=longest + 1)), now=NOW)
+    assert refused.value.code == "token_invalid"
+
+
+@pytest.mark.parametrize(
+    ("issued", "expires"),
+    [(int(NOW), 2**60), (int(NOW), 2**63), (int(NOW), 10**400), (-(2**60), int(NOW) + 60), (0, int(NOW) + 60)],
+)
+def test_token_with_a_time_beyond_all_reason_is_refused(ring: Keyring, issued: int, expires: int) -> None:
+    assert code_of(ring, sign(claims(iat=issued, exp=expires))) == "token_invalid"
 
 
 def test_token_expires_at_its_second(ring: Keyring) -> None:

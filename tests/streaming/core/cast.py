@@ -26,6 +26,8 @@ ROUTES = {
     "notification": "notifications",
 }
 NOW_US = 1_700_000_000_000_000
+# The end of the token "good".
+GOOD_UNTIL_MS = NOW_US // 1000 + 3_600_000
 BOB = UserPolicy(
     user_id="bob",
     company_id="alpha",
@@ -89,6 +91,8 @@ class Terminal:
         self.tokens: list[str] = []
         # The sessions that were found to be abusive, in order.
         self.abusers: list[Session] = []
+        # Those whose client has begun its stream anew.
+        self.restarted: list[Session] = []
         self.context = SessionContext(
             routes=build_routes(ROUTES),
             failed_topic="failed-messages",
@@ -97,6 +101,7 @@ class Terminal:
             schedule_ack=self._schedule_ack,
             on_abuse=self.abusers.append,
             refresh=self._refresh,
+            on_restart=self.restarted.append,
         )
         self.peer = RecordingPeer()
         self.bucket = TokenBucket(policy.message_rate_limit, policy.message_rate_limit, 0.0)
@@ -160,12 +165,13 @@ class Terminal:
     def _schedule_ack(self, session: Session, _urgent: bool) -> None:
         session.flush_ack()
 
-    def _refresh(self, _session: Session, token: str) -> None:
+    def _refresh(self, session: Session, token: str) -> None:
         if token == "forged":
             raise RefreshRefused("this token is not valid", fatal=True)
         if token == "late":
             raise RefreshRefused("this token has expired", fatal=False)
         self.tokens.append(token)
+        session.token_expires_at_ms = GOOD_UNTIL_MS
 
 
 def ticks(*symbols: str, account: str = "1001", bid: float = 1.1) -> payloads_pb2.BatchTickData:

@@ -295,10 +295,8 @@ def test_session_reports_abuse_at_the_twentieth_invalid_message_and_goes_on_answ
         lambda terminal, n: terminal.frame(b"\xff"),
         lambda terminal, n: terminal.frame("{"),
         lambda terminal, n: terminal.send("nonsense"),
-        lambda terminal, n: terminal.send("gateway.ping", b""),
-        lambda terminal, n: terminal.send(sequence=1),
     ],
-    ids=["message", "binary", "text", "unknown", "ping", "duplicate"],
+    ids=["message", "binary", "text", "unknown"],
 )
 def test_whatever_comes_over_the_rate_counts_as_over_the_rate_and_as_no_error(
     act: Callable[[Terminal, int], None],
@@ -311,6 +309,31 @@ def test_whatever_comes_over_the_rate_counts_as_over_the_rate_and_as_no_error(
         act(terminal, number)
     assert terminal.conduct.window() == (41, 0, 40)
     assert terminal.abusers == []
+
+
+@pytest.mark.parametrize(
+    ("act", "free"),
+    [
+        # What a connection may ask at once.
+        (lambda terminal: terminal.send("gateway.ping", b""), 20),
+        # What a client may have on its way twice, as after a reconnect.
+        (lambda terminal: terminal.send(sequence=1), 2 * 256),
+    ],
+    ids=["ping", "repetition"],
+)
+def test_what_costs_no_rate_counts_as_over_the_rate_above_its_own_bound(
+    act: Callable[[Terminal], None], free: int
+) -> None:
+    terminal = Terminal()
+    terminal.bucket.change(0.001, 1.0)
+    terminal.send(sequence=1)
+    terminal.sink.deliver()
+    for _ in range(free):
+        act(terminal)
+    assert terminal.conduct.window() == (1 + free, 0, 0)
+    for _ in range(7):
+        act(terminal)
+    assert terminal.conduct.window() == (8 + free, 0, 7)
 
 
 def test_messages_refused_for_the_plan_are_no_errors() -> None:

@@ -12,7 +12,7 @@ from streaming.core.codes import CloseCode
 from streaming.core.policy import ConnectionLimits
 from streaming.core.replies import JSON
 from streaming.core.stream import SEQUENCE_LIMIT, StreamPosition
-from tests.streaming.core.cast import BOB, NOW_US, Terminal, signal, ticks
+from tests.streaming.core.cast import BOB, GOOD_UNTIL_MS, NOW_US, Terminal, signal, ticks
 
 
 def test_terminal_ticks_arrive_stamped_and_are_acknowledged_after_delivery() -> None:
@@ -132,9 +132,10 @@ def test_payload_that_does_not_match_is_nacked_and_kept_as_it_came(message_type:
     bob = Terminal()
     frame = envelope_pb2.MessageEnvelope(message_type=message_type, payload=payload, sequence=1).SerializeToString()
     bob.frame(frame)
-    assert bob.nacks() == [(1, "payload_mismatch")]
-    assert bob.acks() == [], "settled only when Kafka has the record"
+    assert (bob.nacks(), bob.acks()) == ([], []), "told and settled only when Kafka has the record"
     bob.sink.deliver()
+    [nack] = bob.heard("gateway.nack")
+    assert (nack.sequence, nack.code, nack.settled, nack.kept) == (1, "payload_mismatch", True, True)
     [record] = bob.sink.records
     assert (record.topic, record.key, record.value) == ("failed-messages", b"bob", frame)
     headers = dict(record.headers or ())
@@ -173,14 +174,16 @@ def test_unknown_type_is_nacked_and_kept() -> None:
         '{"message_type":"tick_data","sequence":NaN}',
         '{"message_type":"tick_data","ticks":[{"symbol":"EURUSD","bid":Infinity}]}',
         '{"message_type":"tick_data","sequence":9007199254740992}',
-        '{"message_type":"tick_\\ud800","sequence":1}',
+        '{"message_type":"tick_data","sequence":7,"ticks":[{"symbol":"EURUSD","bid":1,1}]}',
     ],
 )
 def test_unreadable_frame_is_nacked_without_a_sequence_and_kept(frame: bytes | str) -> None:
     bob = Terminal()
     bob.frame(frame)
+    assert bob.nacks() == []
     bob.sink.deliver()
     assert bob.nacks() == [(0, "malformed")]
+    assert [nack.kept for nack in bob.heard("gateway.nack")] == [True]
     [record] = bob.sink.records
     assert record.value == (frame.encode() if isinstance(frame, str) else frame)
 
@@ -235,10 +238,10 @@ def test_acknowledgement_is_cumulative_and_waits_for_the_earliest() -> None:
     bob = Terminal()
     for sequence in (1, 2, 3):
         bob.send(sequence=sequence)
-    bob.session.delivered(3, urgent=False)
-    bob.session.delivered(2, urgent=False)
+    bob.session.delivered(3, False, 0)
+    bob.session.delivered(2, False, 0)
     assert bob.acks() == []
-    bob.session.delivered(1, urgent=False)
+    bob.session.delivered(1, False, 0)
     assert bob.acks() == [3]
 
 
@@ -286,7 +289,7 @@ def test_unreadable_frame_uses_up_one_sequence() -> None:
     bob.frame(b"\xff\xff\xff")
     bob.send(sequence=3)
     bob.sink.deliver()
-    assert bob.nacks() == [(0, "malformed")]
+    assert bob.nacks() == [(2, "malformed")]
     assert bob.acks()[-1] == 3
 
 
@@ -332,6 +335,7 @@ def test_failure_after_the_connection_is_gone_lets_its_successor_send_again() ->
 def test_envelope_that_contradicts_the_connection_is_malformed(fields: dict[str, Any], reason: str) -> None:
     bob = Terminal()
     bob.send(**fields)
+    bob.sink.deliver()
     assert [code for _, code in bob.nacks()] == ["malformed"], reason
 
 
@@ -351,7 +355,8 @@ def test_user_at_the_rate_passes_and_one_above_is_refused_with_a_hint() -> None:
         bob.send(sequence=sequence)
     bob.sink.deliver()
     [nack] = bob.heard("gateway.nack")
-    assert (nack.sequence, nack.code, nack.retryable) == (51, "rate_limited", True)
+    assert (nack.sequence, nack.code, nack.retryable, nack.settled) == (51, "rate_limited", False, True)
+    assert control_pb2.NackAction.Name(nack.action) == "NACK_ACTION_REOFFER"
     assert 1 <= nack.retry_after_ms <= 20
     assert bob.acks()[-1] == 51
     bob.now += nack.retry_after_ms / 1000
@@ -443,7 +448,8 @@ def test_nothing_is_answered_after_the_end() -> None:
 
 def test_welcome_tells_policy_position_and_times() -> None:
     bob = Terminal(position=StreamPosition(7))
-    bob.session.welcome(NOW_US, 1_700_000_600_000)
+    bob.session.token_expires_at_ms = 1_700_000_600_000
+    bob.session.welcome(NOW_US)
     [welcome] = bob.heard("gateway.welcome")
     assert welcome.session_id == "c0ffee"
     assert welcome.last_acknowledged_sequence == 7
@@ -471,7 +477,8 @@ def test_refresh_with_a_good_token_is_answered_with_the_policy() -> None:
     bob = Terminal()
     bob.send("gateway.refresh", control_pb2.Refresh(token="good"))
     assert bob.tokens == ["good"]
-    assert len(bob.heard("gateway.policy")) == 1
+    [policy] = bob.heard("gateway.policy")
+    assert (policy.token_expires_at_ms, policy.server_time_ms) == (GOOD_UNTIL_MS, NOW_US // 1000)
 
 
 def test_refresh_with_a_forged_token_ends_the_connection() -> None:
