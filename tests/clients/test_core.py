@@ -19,8 +19,9 @@ from streaming.core.volume import Volume
 from streaming.sinks.memory import MemorySink
 from tests.clients.model_world import Wire, content_of
 from tests.streaming.core.cast import BOB, NOW_US, ROUTES
-from trading_gateway_client.core import FINAL, REOFFER, RESEND, Core
+from trading_gateway_client.core import Core
 from trading_gateway_client.forms import FORMS
+from trading_gateway_client.holds import FINAL, REOFFER, RESEND
 from trading_gateway_client.journal import Entry, Journal
 from trading_gateway_client.pb import control_pb2, envelope_pb2, payloads_pb2
 

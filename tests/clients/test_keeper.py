@@ -152,7 +152,7 @@ async def test_gateway_gets_the_refresh_on_the_connection_it_is_for(
 async def test_client_gives_up_a_gateway_that_is_silent(
     gateway: ScriptedGateway, make_client: MakeClient, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trading_gateway_client.client.SILENCE_LIMIT", -1.0)
+    monkeypatch.setattr("trading_gateway_client.upkeep.SILENCE_LIMIT", -1.0)
     client = make_client()
     starting = asyncio.create_task(client.start())
     await (await gateway.next_session()).welcome()

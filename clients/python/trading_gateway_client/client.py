@@ -8,13 +8,12 @@ import ssl
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
-from urllib.parse import urlencode
 
 from google.protobuf.message import Message
 
-from trading_gateway_client.connection import Connection, End, open_connection
+from trading_gateway_client.connection import Connection, End, address_of, open_connection
 from trading_gateway_client.core import Core
-from trading_gateway_client.ends import SESSION_REPLACED, Ends
+from trading_gateway_client.ends import Ends, level_of
 from trading_gateway_client.errors import (
     ConnectionEnded,
     GatewayClientError,
@@ -24,10 +23,11 @@ from trading_gateway_client.errors import (
 )
 from trading_gateway_client.forms import FORMS, Control
 from trading_gateway_client.journal import Entry, Journal
-from trading_gateway_client.keeper import SILENCE_LIMIT, Keeper
+from trading_gateway_client.keeper import Keeper
 from trading_gateway_client.outcomes import Outcomes
 from trading_gateway_client.pb import control_pb2, payloads_pb2
 from trading_gateway_client.tokens import FixedToken, TokenSource
+from trading_gateway_client.upkeep import Upkeep
 
 log = logging.getLogger("trading_gateway_client")
 
@@ -40,7 +40,6 @@ OnDropped = Callable[[Entry, list[payloads_pb2.Tick]], None]
 OnDisconnect = Callable[[Exception, float], None]
 
 _WELCOME_TIMEOUT = 10.0
-_GOING_AWAY = 1001
 _PROTOCOL_ERROR = 1002
 
 
@@ -100,8 +99,7 @@ class GatewayClient:
         self._connection: Connection | None = None
         self._disconnect: control_pb2.Disconnect | None = None
         self._welcomed: asyncio.Future[control_pb2.Welcome] | None = None
-        self._keeper: Keeper | None = None
-        self._refreshing: asyncio.Task[None] | None = None
+        self._upkeep: Upkeep | None = None
         self._closing = False
         self._accepts = True
         self._is_flowing = False
@@ -247,8 +245,8 @@ class GatewayClient:
 
     def _set_timer(self) -> None:
         at = self._core.next_at
-        if self._keeper is not None:
-            at = min(at, self._keeper.next_at)
+        if self._upkeep is not None:
+            at = min(at, self._upkeep.next_at)
         if at < self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()
@@ -263,33 +261,9 @@ class GatewayClient:
 
     def _tick(self, now: float) -> None:
         self._core.tick(now)
-        connection, keeper = self._connection, self._keeper
-        if connection is not None and keeper is not None and connection.is_open:
-            self._keep(connection, keeper, now)
+        if self._upkeep is not None:
+            self._upkeep.tick(now)
         self._flow()
-
-    def _keep(self, connection: Connection, keeper: Keeper, now: float) -> None:
-        if now - connection.heard_at > SILENCE_LIMIT:
-            connection.close(_GOING_AWAY, "no answer any more")
-            return
-        if keeper.must_ping(now):
-            ping = control_pb2.Ping(client_time_ms=time.time_ns() // 1_000_000, heard_sequence=self._core.heard or 0)
-            connection.send(self._form.frame("gateway.ping", ping))
-        if keeper.must_refresh(now) and (self._refreshing is None or self._refreshing.done()):
-            self._refreshing = self._loop.create_task(self._refresh(connection, keeper))
-
-    async def _refresh(self, connection: Connection, keeper: Keeper) -> None:
-        try:
-            token = await self._token()
-        except Exception as error:
-            # The gateway ends the connection when the old one has run out, and the next connect tells the reason.
-            log.warning("the token cannot be refreshed: %s", error)
-            keeper.refused(self._loop.time(), error.retry_after if isinstance(error, TokenUnavailable) else 0.0)
-        else:
-            if connection.is_open:
-                connection.send(self._form.frame("gateway.refresh", control_pb2.Refresh(token=token)))
-            keeper.sent(self._loop.time())
-        self._set_timer()
 
     # --- Answers -----------------------------------------------------------------------------------------------------
 
@@ -309,18 +283,12 @@ class GatewayClient:
             self._flow()
 
     def _on_control(self, answer: Control) -> None:
-        keeper, now = self._keeper, self._loop.time()
         if isinstance(answer, control_pb2.Welcome):
             if self._welcomed is not None and not self._welcomed.done():
                 self._welcomed.set_result(answer)
-        elif isinstance(answer, control_pb2.Policy) and keeper is not None:
-            if answer.token_expires_at_ms:
-                keeper.told(now, answer.token_expires_at_ms, answer.server_time_ms)
-            elif keeper.is_waiting:
-                keeper.taken(now)
-        elif isinstance(answer, control_pb2.Nack):
-            if keeper is not None and keeper.is_waiting and not answer.sequence:
-                keeper.refused(now, answer.retry_after_ms / 1000)
+        elif isinstance(answer, control_pb2.Policy | control_pb2.Nack):
+            if self._upkeep is not None:
+                self._upkeep.answered(answer, self._loop.time())
         elif isinstance(answer, control_pb2.Disconnect):
             self._disconnect = answer
         elif isinstance(answer, control_pb2.Pong):
@@ -369,13 +337,7 @@ class GatewayClient:
     def _tell(self, reason: Exception, delay: float) -> None:
         if self._closing:
             return
-        level = logging.INFO
-        if isinstance(reason, ConnectionEnded) and reason.code == SESSION_REPLACED:
-            # Most likely a second program with the same journal's copy or stream_id: a person should know.
-            level = logging.WARNING
-        elif isinstance(reason, HandshakeRefused | TokenUnavailable):
-            level = logging.WARNING
-        log.log(level, "not connected (%s): next try in %.1f s", reason, delay)
+        log.log(level_of(reason), "not connected (%s): next try in %.1f s", reason, delay)
         self._call("on_disconnect", self._on_disconnect, reason, delay)
 
     def _stop(self, error: GatewayClientError) -> None:
@@ -394,7 +356,7 @@ class GatewayClient:
             waiting: set[asyncio.Future[Any]] = {welcomed, connection.ended}
             await asyncio.wait(waiting, timeout=_WELCOME_TIMEOUT, return_when="FIRST_COMPLETED")
             if welcomed.done():
-                self._begin(welcomed.result())
+                self._begin(connection, welcomed.result())
             else:
                 connection.close(reason="no welcome")
             # The future is the connection's: a cancel of this task must not become its result.
@@ -403,12 +365,10 @@ class GatewayClient:
             return end
         finally:
             self._connection = None
-            if self._keeper is not None:
-                self._keeper = None
+            if self._upkeep is not None:
+                self._upkeep.end()
+                self._upkeep = None
                 self._ends.connected_for(self._loop.time() - began)
-            if self._refreshing is not None:
-                self._refreshing.cancel()
-                self._refreshing = None
             self._core.ended(code, self._loop.time())
             connection.close()
             self._changed.set()
@@ -423,16 +383,18 @@ class GatewayClient:
             raise TokenUnavailable(0, f"{type(error).__name__}: {error}") from error
 
     def _address(self) -> str:
-        query = {"stream": self.stream_id, "writer": self._journal.writer}
-        if self._core.heard is not None:
-            query["heard"] = str(self._core.heard)
-        if self._account:
-            query["account"] = self._account
-        return f"{self._url}{'&' if '?' in self._url else '?'}{urlencode(query)}"
+        return address_of(
+            self._url,
+            stream=self.stream_id,
+            writer=self._journal.writer,
+            heard=self._core.heard,
+            account=self._account,
+        )
 
-    def _begin(self, welcome: control_pb2.Welcome) -> None:
+    def _begin(self, connection: Connection, welcome: control_pb2.Welcome) -> None:
         now = self._loop.time()
-        self._keeper = Keeper(now, welcome.token_expires_at_ms, welcome.server_time_ms)
+        keeper = Keeper(now, welcome.token_expires_at_ms, welcome.server_time_ms)
+        self._upkeep = Upkeep(connection, self._form, self._token, keeper, lambda: self._core.heard, self._set_timer)
         self._core.connected(welcome, now)
         self._flow()
         self._tick(now)

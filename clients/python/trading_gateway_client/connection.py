@@ -6,6 +6,7 @@ import logging
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from picows import (
     WSCloseCode,
@@ -100,6 +101,16 @@ class Connection(WSListener):
         self._transport.disconnect()
         # A peer that takes no more bytes would keep a graceful end waiting until TCP gives up.
         self._loop.call_later(_FLUSH_TIMEOUT, self._transport.disconnect, False)
+
+
+def address_of(url: str, *, stream: str, writer: str, heard: int | None, account: str) -> str:
+    """``url`` with what the gateway is told at connect; ``heard`` None and ``account`` "" are left out."""
+    query = {"stream": stream, "writer": writer}
+    if heard is not None:
+        query["heard"] = str(heard)
+    if account:
+        query["account"] = account
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(query)}"
 
 
 async def open_connection(

@@ -8,12 +8,12 @@ monotonic clock, then sends ``frames``, tells ``settled`` and ``dropped`` onward
 import logging
 import math
 from collections import deque
-from dataclasses import dataclass
 
 from google.protobuf.message import Message
 
 from trading_gateway_client.errors import MessageTooLarge
 from trading_gateway_client.forms import Control, Form
+from trading_gateway_client.holds import FIRST_WAIT, REOFFER, RESEND, Hold, action_of_old
 from trading_gateway_client.journal import TICKS, Entry, Journal
 from trading_gateway_client.latest import Newest
 from trading_gateway_client.outcomes import Outcomes
@@ -23,26 +23,13 @@ from trading_gateway_client.pb import control_pb2, payloads_pb2
 log = logging.getLogger("trading_gateway_client")
 
 ACKNOWLEDGED, REFUSED, AGAIN, DROPPED, UNKNOWN = "acknowledged", "refused", "again", "dropped", "unknown"
-RESEND, REOFFER, FINAL = control_pb2.NACK_ACTION_RESEND, control_pb2.NACK_ACTION_REOFFER, control_pb2.NACK_ACTION_FINAL
 MESSAGE_TOO_BIG = 1009
 # Bytes, where the gateway has not told its own limit yet.
 _MESSAGE_SIZE_LIMIT = 65_536
-# Seconds before something is offered anew, where the refusal asks for less: doubled with each round without success.
-_FIRST_WAIT = 0.1
-_LONGEST_WAIT = 10.0
 # Seconds until a journal is tried again that cannot be written.
 _JOURNAL_WAIT = 1.0
 # A type that no gateway knows: what only uses up a sequence.
 _VOID = "void"
-
-
-@dataclass(slots=True)
-class Hold:
-    """Why nothing new goes out of one lane: a message of it was refused for now."""
-
-    is_active: bool = False
-    until: float = 0.0
-    failures: int = 0
 
 
 class Core:
@@ -136,7 +123,7 @@ class Core:
                     entry.is_doubtful = False
         if any(refusal.action == REOFFER for refusal in welcome.refusals) and self._reoffers:
             # The gateway holds ordered messages back until it is told that these were heard, whatever they are.
-            self._hold(True, 0.0, now)
+            self._holds[True].begin(0.0, now)
         # What was refused behind one that is still open is settled all the same.
         self._resend = deque(entry for entry in journal.owed if entry.sequence > told and not entry.outcome)
         self.is_ready = told <= reach
@@ -158,7 +145,7 @@ class Core:
             self._advance(now)
         elif isinstance(answer, control_pb2.Nack):
             self.outcomes.refusals[answer.code] += 1
-            action = answer.action or _action_of_old(answer)
+            action = answer.action or action_of_old(answer)
             if action == RESEND:
                 self._send_again(answer, now)
             elif answer.sequence:
@@ -190,7 +177,7 @@ class Core:
 
     def _send_again(self, nack: control_pb2.Nack, now: float) -> None:
         """A sequence is only sent again from the front of a connection; one that is missing makes all others wait."""
-        wait = 0.0 if nack.code == "sequence_gap" else max(nack.retry_after_ms / 1000, _FIRST_WAIT)
+        wait = 0.0 if nack.code == "sequence_gap" else max(nack.retry_after_ms / 1000, FIRST_WAIT)
         self._leave_at = min(self._leave_at, now + wait)
         self.tick(now)
 
@@ -205,23 +192,15 @@ class Core:
             known = (ACKNOWLEDGED, "") if sequence >= self._refusals_from else (UNKNOWN, UNKNOWN)
             entry.outcome, entry.refusal = entry.earlier or known
             if entry.outcome == AGAIN:
-                self._hold(entry.is_ordered, wait, now)
+                self._holds[entry.is_ordered].begin(wait, now)
             return
         entry.refusal = "too_large" if entry.is_void else code
         entry.outcome = REFUSED
         if action == REOFFER and self._reoffers and not entry.is_void:
             entry.outcome = AGAIN
-            self._hold(entry.is_ordered, wait, now)
+            self._holds[entry.is_ordered].begin(wait, now)
             if code == "rate_limited" and self._pace is not None:
                 self._pace.refused(now, wait)
-
-    def _hold(self, is_ordered: bool, wait: float, now: float) -> None:
-        hold = self._holds[is_ordered]
-        if not hold.is_active:
-            wait = max(wait, min(_LONGEST_WAIT, _FIRST_WAIT * 2**hold.failures))
-            hold.failures = min(hold.failures + 1, 20)
-            hold.is_active = True
-        hold.until = max(hold.until, now + wait)
 
     def _advance(self, now: float) -> None:
         """Settles what is answered without a hole.
@@ -261,7 +240,7 @@ class Core:
             if not entry.outcome or entry.outcome == ACKNOWLEDGED:
                 entry.outcome, entry.refusal = ACKNOWLEDGED, ""
                 outcomes.acknowledged += 1
-                self._holds[entry.is_ordered].failures = 0
+                self._holds[entry.is_ordered].succeeded()
             elif entry.outcome == REFUSED:
                 outcomes.refused += 1
             elif entry.outcome == DROPPED:
@@ -365,7 +344,7 @@ class Core:
                 return False
             ping = control_pb2.Ping(heard_sequence=self.journal.heard)
             self.frames.append(self._form.frame("gateway.ping", ping))
-        hold.is_active = False
+        hold.end()
         return True
 
     def _frame(self, entry: Entry, sequence: int) -> None:
@@ -406,10 +385,3 @@ class Core:
         entry.is_void = True
         void = self._form.frame(_VOID, control_pb2.Ping(), sequence=entry.sequence, stream_id=self.journal.stream_id)
         self.journal.replace(entry, void)
-
-
-def _action_of_old(nack: control_pb2.Nack) -> int:
-    """What a nack without an action means: of a gateway that does not know actions yet."""
-    if nack.retryable or nack.code in ("backend_unavailable", "sequence_gap"):
-        return RESEND
-    return REOFFER if nack.code == "rate_limited" else FINAL

@@ -1,10 +1,12 @@
 """What follows from the end of a connection, or from one that did not come about. Pure."""
 
+import logging
+
 from trading_gateway_client.backoff import Backoff
 from trading_gateway_client.errors import ConnectionEnded, HandshakeRefused, TokenUnavailable
 from trading_gateway_client.pb import control_pb2
 
-SESSION_REPLACED = 4006
+_SESSION_REPLACED = 4006
 _LONGEST_HINT_MS = 3_600_000
 
 
@@ -37,7 +39,7 @@ class Ends:
         if told is not None and (told.retry_after_ms or told.jitter_ms):
             retry_after_ms, jitter_ms = (min(ms, _LONGEST_HINT_MS) for ms in (told.retry_after_ms, told.jitter_ms))
             delay = self._backoff.after_hint(retry_after_ms, jitter_ms)
-        if end.code == SESSION_REPLACED:
+        if end.code == _SESSION_REPLACED:
             return max(delay, self._replaced.after_failure())
         return delay or self._backoff.after_failure()
 
@@ -55,3 +57,11 @@ class Ends:
     def after_failure(self) -> float:
         """Nobody was there, or nobody who could be understood."""
         return self._backoff.after_failure()
+
+
+def level_of(reason: Exception) -> int:
+    """How loudly it is logged that there is no connection: where a person may have to act, as a warning."""
+    if isinstance(reason, ConnectionEnded):
+        # Most likely a second program has the same stream_id, or a copy of the journal.
+        return logging.WARNING if reason.code == _SESSION_REPLACED else logging.INFO
+    return logging.WARNING if isinstance(reason, HandshakeRefused | TokenUnavailable) else logging.INFO

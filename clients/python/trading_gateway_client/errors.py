@@ -7,7 +7,7 @@ PROBLEM_TYPE = "application/problem+json"
 # What the protocol names as final, by the HTTP status and the code of the gateway's own problem document: a person must
 # change something first. Whatever else comes (of a proxy, of a newer gateway) is tried again with back-off.
 _FINAL: Mapping[int, frozenset[str]] = {
-    400: frozenset({"account_invalid", "query_invalid", "stream_invalid", "writer_invalid"}),
+    400: frozenset({"heard_invalid", "query_invalid", "stream_invalid", "writer_invalid"}),
     401: frozenset({"api_key_invalid", "token_invalid", "token_missing", "token_revoked"}),
     402: frozenset({"payment_required"}),
     403: frozenset(
