@@ -122,7 +122,7 @@ def numbers(journal: DiskJournal) -> list[int]:
     return sorted(entry.number for entry in (*journal.owed, *journal.ordered, *journal.ticks))
 
 
-@pytest.mark.parametrize("capacity", [90_000, 150_000, 400_000])
+@pytest.mark.parametrize("capacity", [90_000, 150_000, 250_000])
 @pytest.mark.parametrize("sync", [False, True])
 def test_sender_on_a_full_disk_goes_on_once_its_messages_are_settled(disk: Disk, capacity: int, sync: bool) -> None:
     disk.capacity = capacity

@@ -5,8 +5,11 @@ monotonic clock, then sends ``frames``, tells ``settled`` and ``dropped`` onward
 ``close_reason`` is set, and comes back with ``tick`` at ``next_at``. The three lists are the caller's to empty.
 """
 
+import heapq
+import itertools
 import logging
 import math
+import operator
 from collections import deque
 
 from google.protobuf.message import Message
@@ -30,6 +33,7 @@ _MESSAGE_SIZE_LIMIT = 65_536
 _JOURNAL_WAIT = 1.0
 # A type that no gateway knows: what only uses up a sequence.
 _VOID = "void"
+_number_of = operator.attrgetter("number")
 
 
 class Core:
@@ -40,6 +44,7 @@ class Core:
         self.journal = journal
         self.outcomes = Outcomes(sent=len(journal))
         self.policy = control_pb2.Policy()
+        self._size_limit = _MESSAGE_SIZE_LIMIT
         self.is_ready = False
         self.frames: list[bytes] = []
         # With the seconds from ``offer`` to the answer, 0.0 for what an earlier run has left.
@@ -210,26 +215,26 @@ class Core:
         or on the next connection.
         """
         journal = self.journal
-        answered, first_again = journal.heard, 0
+        acknowledged, answered, first_again, has_again = self._acknowledged, journal.heard, 0, False
         for entry in journal.owed:
-            if not entry.outcome and entry.sequence > self._acknowledged:
+            if entry.outcome == AGAIN:
+                has_again = True
+                if not first_again and entry.is_ordered:
+                    first_again = entry.sequence
+            elif not entry.outcome and entry.sequence > acknowledged:
                 break
             answered = entry.sequence
-            if not first_again and entry.outcome == AGAIN and entry.is_ordered:
-                first_again = answered
         upto = first_again - 1 if first_again and answered < self._last_ordered else answered
         if upto > journal.heard:
-            self._settle(upto, now)
+            self._settle(upto, has_again, now)
         self._stuck = answered - upto
         self._pump(now)
 
-    def _settle(self, upto: int, now: float) -> None:
+    def _settle(self, upto: int, has_again: bool, now: float) -> None:
         again: list[Entry] = []
-        for entry in self.journal.owed:
-            if entry.sequence > upto:
-                break
-            if entry.outcome == AGAIN and self._is_still_wanted(entry):
-                again.append(entry)
+        if has_again:
+            owed = itertools.takewhile(lambda entry: entry.sequence <= upto, self.journal.owed)
+            again = [entry for entry in owed if entry.outcome == AGAIN and self._is_still_wanted(entry)]
         done = self.journal.settle(upto, again)
         for entry in again:
             entry.outcome, entry.earlier = "", None
@@ -268,6 +273,7 @@ class Core:
         elif policy.message_rate_limit != self.policy.message_rate_limit:
             self._pace.change(policy.message_rate_limit)
         self.policy = policy
+        self._size_limit = policy.message_size_limit or _MESSAGE_SIZE_LIMIT
 
     # --- Sending -----------------------------------------------------------------------------------------------------
 
@@ -287,21 +293,26 @@ class Core:
                 return
             resend.popleft()
             self.outcomes.resent += entry.attempts > 0
-            self._send(entry)
+            entry.attempts += 1
+            self.frames.append(entry.frame)
         room = window + self._stuck - len(journal.owed)
         if resend or room <= 0 or not (journal.ordered or journal.ticks):
             return
         batch = self._next_batch(room, pace, now)
+        if not batch:
+            return
         try:
             journal.assign(batch)
         except OSError as error:
             log.warning("nothing is sent while the journal cannot be written: %s", error)
             self._pump_at = now + _JOURNAL_WAIT
             return
+        frames = self.frames
         for entry in batch:
-            if entry.is_ordered:
+            if entry.message_type != TICKS:
                 self._last_ordered = entry.sequence
-            self._send(entry)
+            entry.attempts += 1
+            frames.append(entry.frame)
 
     def _must_wait(self, pace: Pace, now: float) -> bool:
         wait = pace.take(now)
@@ -315,16 +326,17 @@ class Core:
         batch: list[Entry] = []
         ordered = journal.ordered if journal.ordered and self._is_open(True, now) else ()
         ticks = journal.ticks if journal.ticks and self._is_open(False, now) else ()
-        place = {True: 0, False: 0}
-        while len(batch) < room:
-            first = ordered[place[True]] if place[True] < len(ordered) else None
-            other = ticks[place[False]] if place[False] < len(ticks) else None
-            entry = other if first is None or (other is not None and other.number < first.number) else first
-            if entry is None or self._must_wait(pace, now):
+        waiting = heapq.merge(ordered, ticks, key=_number_of) if ordered and ticks else ordered or ticks
+        sequence = journal.next_sequence
+        for entry in waiting:
+            if self._must_wait(pace, now):
                 break
-            place[entry.is_ordered] += 1
-            self._frame(entry, journal.next_sequence + len(batch))
+            if entry.sequence != sequence or len(entry.frame) > self._size_limit:
+                self._frame(entry, sequence)
             batch.append(entry)
+            sequence += 1
+            if len(batch) == room:
+                break
         return batch
 
     def _is_open(self, is_ordered: bool, now: float) -> bool:
@@ -356,15 +368,7 @@ class Core:
             self.journal.size += len(frame) - len(entry.frame)
             entry.frame, entry.sequence = frame, sequence
 
-    def _send(self, entry: Entry) -> None:
-        entry.attempts += 1
-        self.frames.append(entry.frame)
-
     # --- Messages that the gateway cannot take ------------------------------------------------------------------------
-
-    @property
-    def _size_limit(self) -> int:
-        return self.policy.message_size_limit or _MESSAGE_SIZE_LIMIT
 
     def _seek_too_big(self) -> None:
         """One of the messages on the wire was too big: a single one is known, of several each goes alone now."""

@@ -120,7 +120,7 @@ class Journal:
         Raises OSError, and moves nothing then.
         """
         for entry in batch:
-            self.lane_of(entry).popleft()
+            (self.ticks if entry.message_type == TICKS else self.ordered).popleft()
         self.owed.extend(batch)
         self.next_sequence += len(batch)
 
@@ -131,8 +131,9 @@ class Journal:
         """
         settled: list[Entry] = []
         kept = {entry.number for entry in again}
-        while self.owed and self.owed[0].sequence <= heard:
-            entry = self.owed.popleft()
+        owed = self.owed
+        while owed and owed[0].sequence <= heard:
+            entry = owed.popleft()
             if entry.number not in kept:
                 self.size -= len(entry.frame)
                 settled.append(entry)
