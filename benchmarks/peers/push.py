@@ -112,6 +112,7 @@ class Push:
             self._sweep()
         event = await receive()
         self._readers[place] = None
+        wire.answer_close()
         self._ended[event["code"]] += 1
 
     def _push(self) -> None:

@@ -14,6 +14,7 @@ from streaming.core.ports import Headers, Receipt
 from streaming.core.replies import FORMS, JSON, PROTOBUF
 from streaming.core.routing import Route
 from streaming.core.session import Session
+from streaming.core.stream import StreamPosition
 from streaming.core.throttle import TokenBucket
 from streaming.core.volume import Volume
 
@@ -43,10 +44,17 @@ class _OneMessageSink:
     def __init__(self, failed_topic: str) -> None:
         self._failed_topic = failed_topic
         self.accepted: Accepted | None = None
+        # Of a frame that would be kept as failed once more.
+        self.kept: Receipt | None = None
 
-    def publish(self, topic: str, key: bytes, value: bytes, _receipt: Receipt, _headers: Headers | None = None) -> None:
+    def takes(self, _topic: str, _key: bytes) -> bool:
+        return True
+
+    def publish(self, topic: str, key: bytes, value: bytes, receipt: Receipt, _headers: Headers | None = None) -> None:
         if topic != self._failed_topic:
             self.accepted = Accepted(topic, key, value)
+        else:
+            self.kept = receipt
 
 
 class _DeafPeer:
@@ -96,7 +104,12 @@ def judge(
         volume=Volume(),
         peer=_DeafPeer(),
         form=FORMS[JSON if is_text else PROTOBUF],
+        # Its sequence may be another message's by now, in a later incarnation of its stream.
+        position=StreamPosition(writer=f"~{session_id}"),
     )
     session.refused = Refused("malformed", "a control message is not replayed")
     session.receive(value.decode(errors="surrogateescape") if is_text else value, 0.0, received_at)
+    if sink.kept is not None:
+        # It is there already; now the refusal is told.
+        session.kept(sink.kept[1])
     return session.refused if sink.accepted is None else sink.accepted

@@ -72,6 +72,15 @@ def secrets_of(scope: Event) -> list[str]:
         (upgrade(token_of(), query=f"stream={'s' * 65}"), (400, "stream_invalid")),
         (upgrade(token_of(), query="stream=%D0%B0"), (400, "stream_invalid")),
         (upgrade(token_of(), query="&".join(["a=1"] * 21)), (400, "query_invalid")),
+        *[
+            (upgrade(token_of(), query=f"stream=s1&heard={heard}"), (400, "heard_invalid"))
+            for heard in ("", "-1", "x", "1.0", "1e3", "+1", "%D9%A1", str(2**53), "9" * 5_000)
+        ],
+        *[
+            (upgrade(token_of(), query=f"stream=s1&writer={writer}"), (400, "writer_invalid"))
+            for writer in ("", "w" * 33, "a/b", "~c0ffee", "%D0%B0")
+        ],
+        (upgrade(token_of(), query="writer=w1"), (400, "writer_invalid")),
     ],
 )
 async def test_client_is_refused(process: Process, scope: Event, refusal: tuple[int, str]) -> None:
@@ -288,3 +297,18 @@ async def test_whoever_hammers_with_what_is_unknown_asks_the_database_once_a_sec
         clock.elapsed += 1.1
     # Another token of the same user is not held back by it.
     assert (await process.ask(upgrade(known))).is_accepted
+
+
+@pytest.mark.parametrize(
+    ("query", "heard", "writer"),
+    [
+        ("stream=s1", None, ""),
+        ("stream=s1&heard=0", 0, ""),
+        (f"stream=s1&heard={2**53 - 1}&writer={'w' * 32}", 2**53 - 1, "w" * 32),
+        ("stream=s1&heard=007&writer=EA-1.x:y_z", 7, "EA-1.x:y_z"),
+        ("heard=0", 0, ""),
+    ],
+)
+def test_client_says_how_far_it_has_heard_and_what_it_writes(query: str, heard: int | None, writer: str) -> None:
+    handshake = Handshake.from_scope(upgrade(token_of(), query=query))
+    assert (handshake.heard, handshake.writer) == (heard, writer)

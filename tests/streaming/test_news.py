@@ -51,6 +51,20 @@ async def publish(url: str, *messages: dict[str, Any]) -> None:
 # --- What each kind means ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("newer", "code"), [(1, 4006), (0, 0), (-1, 0)])
+async def test_news_of_a_claim_ends_an_older_connection_of_that_stream_only(
+    process: Process, newer: int, code: int
+) -> None:
+    bob, other, alice = (
+        await process.connect(),
+        await process.connect(query="stream=s2"),
+        await process.connect(token_of("alice")),
+    )
+    news = {"kind": "stream_claimed", "user_id": "bob", "stream_id": "s1", "fence": bob.connection.fence + newer}
+    process.fleet._news.heard(news)
+    assert (bob.close_code, other.close_code, alice.close_code) == (code, 0, 0)
+
+
 async def test_news_of_a_company_is_looked_at_when_its_version_is_news(process: Process, tenants: Tenants) -> None:
     bob = await process.connect()
     await process.poll()

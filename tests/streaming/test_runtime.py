@@ -151,6 +151,33 @@ async def test_token_that_is_not_taken_ends_the_connection_unless_it_is_only_lat
     assert bob.close_code == code
 
 
+async def test_answer_to_a_new_token_says_when_it_ends(process: Process) -> None:
+    bob = await process.connect(token_of(ttl=60))
+    issued = int(time.time())
+    refresh(bob, token_of(ttl=600, now=issued))
+    [policy] = bob.heard("Policy")
+    assert policy.token_expires_at_ms == (issued + 600) * 1000
+    assert abs(policy.server_time_ms - time.time() * 1000) < 60_000
+
+
+async def test_refreshes_with_an_unknown_key_make_the_process_look_once(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float] = []
+    monkeypatch.setattr(process.runtime.directory, "look_at_everything", lambda: looks.append(time.monotonic()))
+    bobs = [await process.connect(query=f"stream=s{number}") for number in range(2)]
+    for _ in range(50):
+        for bob in bobs:
+            refresh(bob, token_of(api_key="revoked"))
+    assert len(looks) == 1
+    codes = [nack.code for nack in bobs[0].heard("Nack")]
+    assert (codes.count("token_invalid"), codes.count("rate_limited")) == (3, 47)
+    process.runtime._looked_at -= 3.0
+    bobs[1].connection.session._controls = None
+    refresh(bobs[1], token_of(api_key="revoked"))
+    assert (len(looks), bobs[1].close_code) == (2, 0)
+
+
 @pytest.mark.parametrize(("verdict", "code"), [(CloseCode.SLOW_CONSUMER, 4001), (CloseCode.IDLE_TIMEOUT, 4002)])
 async def test_unresponsive_client_is_ended_with_a_hint(process: Process, verdict: CloseCode, code: int) -> None:
     bob, alice = await process.connect(), await process.connect(token_of("alice"))
@@ -166,6 +193,59 @@ async def test_client_that_offers_no_form_of_ours_is_told_which(process: Process
     [told] = bob.heard("Disconnect")
     assert (bob.close_code, told.reconnect) == (4507, False)
     assert "gateway.v1.protobuf" in told.reason
+
+
+# --- Whatever fails at the beginning ----------------------------------------------------------------------------------
+
+
+def traces(process: Process) -> dict[str, Any]:
+    """All that a connection leaves in a process."""
+    registry = process.runtime.registry
+    return {
+        "connections": len(registry.connections),
+        "tokens": len(registry.tokens),
+        "carriers": len(registry.carriers),
+        "carried": [entry.connection for entry in registry.streams.values() if entry.connection is not None],
+        "held": (registry.held_by_user("bob"), registry.held_by_company("alpha")),
+        "reserved": sum(entry.reserved for entry in registry.users.values()),
+        "live": set(process.fleet.live._opened),
+        "followed": process.runtime.samples()[0],
+    }
+
+
+FAILS_AT = [
+    "streaming.core.voice.Voice.welcome",
+    "streaming.core.session.Session.__init__",
+    "streaming.carriers.Carriers.position",
+    "streaming.carriers.Carriers.settle",
+    "streaming.fleet.Fleet.opened",
+    "streaming.cluster.live.LiveList.opened",
+    "streaming.cutoff.Cutoff.adopt",
+    "streaming.cutoff.Cutoff.check_new",
+    "streaming.taps.Taps.attach",
+    "streaming.positions.PositionStore.claim",
+]
+
+
+@pytest.mark.parametrize("place", FAILS_AT)
+async def test_whatever_fails_at_the_beginning_of_a_connection_leaves_nothing_behind(
+    process: Process, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    before = traces(process)
+    with monkeypatch.context() as patch:
+        patch.setattr(place, lambda *_, **__: 1 / 0)
+        for _ in range(3):
+            if place.endswith("claim"):
+                with pytest.raises(ZeroDivisionError):
+                    await process.ask(upgrade(token_of(), query="stream=s1"))
+            else:
+                answer = await process.ask(upgrade(token_of(), query="stream=s1"))
+                assert answer.is_accepted
+                assert answer.events[-1] == {"type": "websocket.close", "code": 1011, "reason": ""}
+    assert traces(process) == before
+    # Bob has all his places.
+    bobs = [await process.connect(query=f"stream=s{number}") for number in range(BOB.connection_limit)]
+    assert [bob.close_code for bob in bobs] == [0] * BOB.connection_limit
 
 
 # --- Changes of access ------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from tests.support.gateway import Gateway
+from tests.support.proxy import SilencingProxy
 from tests.support.raw_client import CLOSE, PING, PONG, TEXT, RawClient
 
 Answer = tuple[str, dict[str, Any]]
@@ -13,9 +14,19 @@ Answer = tuple[str, dict[str, Any]]
 class Terminal:
     """Connected and welcomed when it is made; every wait is bounded by the socket's timeout."""
 
-    def __init__(self, gateway: Gateway, token: str, *, stream: str = "", account: str = "") -> None:
+    def __init__(
+        self,
+        gateway: Gateway | SilencingProxy,
+        token: str,
+        *,
+        stream: str = "",
+        account: str = "",
+        heard: int | None = None,
+        writer: str = "",
+    ) -> None:
         self._client = RawClient(gateway.port, timeout=15)
-        named = {"stream": stream, "account": account}
+        said = "" if heard is None else str(heard)
+        named = {"stream": stream, "account": account, "heard": said, "writer": writer}
         path = f"/ws/mt5?{urlencode({name: value for name, value in named.items() if value})}"
         status = self._client.open(token, path=path)
         assert status == 101, status
@@ -25,6 +36,10 @@ class Terminal:
 
     def say(self, message_type: str, **fields: Any) -> None:
         self._client.send(TEXT, json.dumps({"message_type": message_type, **fields}).encode())
+
+    def send(self, text: str) -> None:
+        """Any text as one message."""
+        self._client.send(TEXT, text.encode())
 
     def tick(self, sequence: int, symbol: str = "EURUSD", account: str = "") -> None:
         self.say("tick_data", sequence=sequence, account=account, ticks=[{"symbol": symbol, "bid": 1.1, "ask": 1.2}])
