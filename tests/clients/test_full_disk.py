@@ -3,6 +3,7 @@
 import errno
 import itertools
 import logging
+import os
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -80,7 +81,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     seconds = itertools.count()
     monkeypatch.setattr(disk_module, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
     monkeypatch.setattr(linefile, "FileIO", SmallFile)
-    monkeypatch.setattr(linefile.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(Path, "replace", replace)
     yield small
 

@@ -3,6 +3,7 @@
 import json
 from typing import Any, Protocol, cast
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import DecodeError, Message
 
@@ -130,7 +131,7 @@ class JsonForm:
             if not isinstance(body["payload"], dict):
                 raise TypeError("the payload is no object")
             # Fields that a newer gateway has added are no error.
-            return cast(Control, ParseDict(body["payload"], kind(), ignore_unknown_fields=True))
+            return cast(Control, ParseDict(_long(body["payload"], kind.DESCRIPTOR), kind(), ignore_unknown_fields=True))
         except (ValueError, KeyError, TypeError, AttributeError, ParseError, RecursionError) as error:
             raise UnreadableAnswer(f"{type(error).__name__}: {error}") from None
 
@@ -140,6 +141,18 @@ FORMS: dict[str, Form] = {"protobuf": ProtobufForm(), "json": JsonForm()}
 
 def _packed(body: dict[str, Any]) -> bytes:
     return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _long(values: dict[str, Any], kind: Descriptor) -> dict[str, Any]:
+    """The values with enum names as protobuf has them (NACK_ACTION_FINAL, not FINAL)."""
+    for field in kind.fields:
+        value = values.get(field.name)
+        if field.enum_type is not None and isinstance(value, str):
+            prefix = field.enum_type.values[0].name.rpartition("_")[0]
+            values[field.name] = value if value.startswith(prefix) else f"{prefix}_{value}"
+        elif field.message_type is not None and isinstance(value, list):
+            values[field.name] = [_long(item, field.message_type) for item in value if isinstance(item, dict)]
+    return values
 
 
 def _plain(message: Message) -> dict[str, Any]:
