@@ -131,7 +131,12 @@ class JsonForm:
             if not isinstance(body["payload"], dict):
                 raise TypeError("the payload is no object")
             # Fields that a newer gateway has added are no error.
-            return cast(Control, ParseDict(_long(body["payload"], kind.DESCRIPTOR), kind(), ignore_unknown_fields=True))
+            return cast(
+                Control,
+                ParseDict(
+                    _long(body["payload"], cast(Descriptor, kind.DESCRIPTOR)), kind(), ignore_unknown_fields=True
+                ),
+            )
         except (ValueError, KeyError, TypeError, AttributeError, ParseError, RecursionError) as error:
             raise UnreadableAnswer(f"{type(error).__name__}: {error}") from None
 
