@@ -95,7 +95,7 @@ async def _serve(
 
 async def _answer_the_last(session: Session, wire: GatewayWebSocketProtocol) -> None:
     """A client that has said goodbye right behind its messages still hears what became of them; the wire bounds it."""
-    while session.in_flight and not session.closed and wire.awaits_goodbye:
+    while session.in_flight and not session.closed and wire.is_parting:
         await asyncio.sleep(_ANSWER_PAUSE)
     session.flush_ack()
 

@@ -63,6 +63,7 @@ HELP = {
     "gateway_in_flight_messages": ("gauge", "Messages published and not confirmed by Kafka yet."),
     "gateway_kafka_breaker_state": ("gauge", "1 while Kafka does not take messages, else 0."),
     "gateway_failed_messages_total": ("counter", "Messages kept in failed-messages, by reason."),
+    "gateway_frames_not_kept_total": ("counter", "Frames that failed-messages could not take, by reason."),
     "gateway_connects_refused_total": ("counter", "Handshakes refused, by HTTP status and code."),
     "gateway_requests_cut_total": ("counter", "Requests too slow or too large, by HTTP status."),
     "gateway_closes_total": ("counter", "Connections ended, by close code; 0: one that clients made up."),
@@ -91,6 +92,7 @@ def samples_of(
     samples += [(messages, {"type": name, "result": "refused"}, count) for name, count in refused.items()]
     samples += [("gateway_refusals_total", {"code": code}, count) for code, count in codes.items()]
     samples += [("gateway_failed_messages_total", {"reason": r}, n) for r, n in counts.failed_messages.items()]
+    samples += [("gateway_frames_not_kept_total", {"reason": r}, n) for r, n in counts.not_kept.items()]
     samples += [("gateway_closes_total", {"code": str(int(code))}, n) for code, n in metrics.closes.items()]
     samples += [("gateway_requests_cut_total", {"status": str(s)}, n) for s, n in metrics.requests_cut.items()]
     for (status, code), count in metrics.connects_refused.items():

@@ -168,7 +168,8 @@ class PositionStore:
             log.info("positions_store_back")
 
     async def _write(self, redis: Redis, batch: list[StreamKey], fences: list[int]) -> None:
-        names, values = [], []
+        names: list[str] = []
+        values: list[str | int] = []
         for key, fence in zip(batch, fences, strict=True):
             names += [_fence_key(key), _position_key(key)]
             values += [fence, f"{self._registry.streams[key].position.to_text()} {fence}"]

@@ -4,8 +4,10 @@ A refusal is told when it is settled: at once, or when Kafka has the frame in fa
 acknowledgement passes over its sequence.
 """
 
+from typing import TYPE_CHECKING, cast
+
 from streaming.core.breaker import Conduct
-from streaming.core.codes import KEPT_REFUSALS, NackAction, NackCode
+from streaming.core.codes import KEPT_REFUSALS, CloseCode, NackAction, NackCode
 from streaming.core.context import SessionContext
 from streaming.core.control import ControlBuckets
 from streaming.core.errors import MessageRefused
@@ -17,6 +19,9 @@ from streaming.core.stream import Arrival, StreamPosition
 from streaming.core.throttle import TokenBucket
 from streaming.core.unread import EXPLAINED_LIMIT, Answer, UnreadFrames
 from streaming.core.voice import Voice
+
+if TYPE_CHECKING:
+    from streaming.core.session import Session
 
 
 class Answering(Voice):
@@ -73,6 +78,11 @@ class Answering(Voice):
             ("session_id", session_id.encode()),
             ("endpoint", endpoint.encode()),
         ]
+
+    @property
+    def _session(self) -> "Session":
+        """Itself: nothing else is made of this."""
+        return cast("Session", self)
 
     # --- Sequences ---------------------------------------------------------------------------------------------------
 
@@ -134,7 +144,7 @@ class Answering(Voice):
         self.stream_writer = f"~{self.session_id}"
         self.position = StreamPosition(writer=self.stream_writer)
         self.ack_sent = 0
-        self.context.on_restart(self)
+        self.context.on_restart(self._session)
         reason = f"the stream was known up to {known} and begins anew: records carry another stream_writer from now on"
         self.notice("stream_restarted", reason, {"acknowledged": str(known), "stream_writer": self.stream_writer})
 
@@ -173,7 +183,7 @@ class Answering(Voice):
     ) -> None:  # fmt: skip
         """Answers a message; its sequence (0: none) is settled when nothing more is owed for it."""
         if self.tap is not None:
-            self.tap(self, message_type, sequence, size, error.code.value, b"", now_us)
+            self.tap(self._session, message_type, sequence, size, error.code.value, b"", now_us)
         self._count_refusal(message_type, error.code)
         if error.code not in KEPT_REFUSALS or error.harmless:
             if is_unread:
@@ -189,7 +199,7 @@ class Answering(Voice):
         self._due[token] = error
         self._keep(data, message_type, token, error, now, now_us)
         if self.conduct.error():
-            self.context.on_abuse(self)
+            self.context.on_abuse(self._session)
 
     def _refuse_unread(
         self, data: bytes | str, size: int, error: MessageRefused, sequence: int, now: float, now_us: int
@@ -208,7 +218,7 @@ class Answering(Voice):
             if self._arrives_next(sequence, now):
                 self._refuse(data, size, "", sequence, error, now, now_us)
             elif self.conduct.error():
-                self.context.on_abuse(self)
+                self.context.on_abuse(self._session)
         else:
             self._refuse(data, size, "", 0, error, now, now_us, is_unread=True)
 
@@ -232,7 +242,7 @@ class Answering(Voice):
             ("received_at", str(now_us).encode()),
             ("message_type", message_type[:64].encode()),
         ]
-        self._publish(topic, value, (self, token, now, None, len(value), len(value)), headers)
+        self._publish(topic, value, (self._session, token, now, None, len(value), len(value)), headers)
 
     def _settle_due(self, token: int, *, kept: bool) -> None:
         """Tells and settles a refusal whose frame is in failed-messages, or certainly is not."""
@@ -250,19 +260,19 @@ class Answering(Voice):
 
     def _answer(self, answers: list[Answer]) -> None:
         """Says each refusal, to whoever carries the stream now, and settles its sequence."""
-        current = self.context.current(self)
+        current = self.context.current(self._session)
         for sequence, error, kept in answers:
             current.nack(sequence, error, kept=kept)
             if sequence:
                 self.position.refuse(sequence, Refusal(error.code, error.action, kept))
-                self.context.schedule_ack(self, False)
+                self.context.schedule_ack(self._session, False)
 
     def refuse_control(self, message_type: str, error: MessageRefused) -> None:
         """Answers a control message, which has no sequence, with a nack."""
         self._count_refusal(message_type, error.code)
         self.nack(0, error)
         if error.code in KEPT_REFUSALS and not error.harmless and self.conduct.error():
-            self.context.on_abuse(self)
+            self.context.on_abuse(self._session)
 
     def take_control(self, message_type: str, now: float) -> None:
         """Raises MessageRefused for more control messages than a connection needs."""
@@ -288,3 +298,25 @@ class Answering(Voice):
         if not self._paused and (self.in_flight >= self.context.limits.in_flight_limit or self.context.sink.is_full):
             self._paused = True
             self.peer.pause()
+
+    def end_unavailable(self, sequence: int) -> None:
+        """Kafka is away: nacks everything without an answer and closes; the client sends it again after its return."""
+        if self.closed:
+            return
+        error = MessageRefused(
+            NackCode.BACKEND_UNAVAILABLE, "Kafka does not take messages now: reconnect and resume", retry_after_ms=2_000
+        )
+        self.flush_ack()
+        owed = self.position.unsettled()
+        if sequence >= self.position.expected:
+            owed.append(sequence)
+        for missing in owed:
+            self._count_refusal("", error.code)
+            self.nack(missing, error)
+        for token in self._due:
+            if token < 0:
+                self.nack(0, error)
+        self.position.rewind()
+        self.end(
+            CloseCode.BACKEND_UNAVAILABLE, "Kafka does not take messages now", retry_after_ms=2_000, jitter_ms=3_000
+        )

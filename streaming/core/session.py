@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from proto.gateway.v1 import envelope_pb2
 from streaming.core.answers import Answering
 from streaming.core.breaker import Conduct
-from streaming.core.codes import CloseCode, NackAction, NackCode
+from streaming.core.codes import NackAction, NackCode
 from streaming.core.context import SessionContext
 from streaming.core.control import CONTROL_TYPES, answer
 from streaming.core.errors import MessageRefused
@@ -253,28 +253,6 @@ class Session(Answering):
     @property
     def is_paused(self) -> bool:
         return self._paused
-
-    def end_unavailable(self, sequence: int) -> None:
-        """Kafka is away: nacks everything without an answer and closes; the client sends it again after its return."""
-        if self.closed:
-            return
-        error = MessageRefused(
-            NackCode.BACKEND_UNAVAILABLE, "Kafka does not take messages now: reconnect and resume", retry_after_ms=2_000
-        )
-        self.flush_ack()
-        owed = self.position.unsettled()
-        if sequence >= self.position.expected:
-            owed.append(sequence)
-        for missing in owed:
-            self._count_refusal("", error.code)
-            self.nack(missing, error)
-        for token in self._due:
-            if token < 0:
-                self.nack(0, error)
-        self.position.rewind()
-        self.end(
-            CloseCode.BACKEND_UNAVAILABLE, "Kafka does not take messages now", retry_after_ms=2_000, jitter_ms=3_000
-        )
 
 
 def _unavailable_here() -> MessageRefused:

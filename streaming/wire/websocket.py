@@ -48,7 +48,8 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
     outbound_max_size = 1_048_576
     # After a close frame the peer has this long to answer it; then the connection is aborted.
     close_grace = 3.0
-    # A close frame of the peer is answered after this long at the latest, however much the application has to say yet.
+    # A connection that its peer has ended, or broken the rules of, is ended after this long at the latest, however much
+    # the application has to say yet.
     close_patience = 1.0
     # Frames of one message. A legal message may have as many as it has bytes; real clients send one.
     fragment_limit = 1_024
@@ -76,9 +77,10 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         # Nothing is parsed any more; this many bytes have been dropped since.
         self._is_deaf = False
         self._dropped_size = 0
-        # The close frame of the peer while the application may still answer what came before it.
-        self._goodbye: bytes | None = None
-        self._goodbye_timer: TimerHandle | None = None
+        # How the connection ends, while the application may still answer what came before that.
+        self._farewell: Callable[[], None] | None = None
+        self._farewell_timer: TimerHandle | None = None
+        self._peer_has_closed = False
         # The ping that is answered once the peer reads again.
         self._owed_pong: bytes | None = None
         # The last time anything came from the peer (0: nothing since accept), and the ping of ours that it has not
@@ -99,8 +101,8 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
 
         Text that is not UTF-8 comes as ``surrogateescape`` makes it, and the end follows. ``on_slow`` is called once
         when more than ``outbound_max_size`` bytes wait for the peer; ``on_abuse``, with the reason, before the end of a
-        peer that floods with control frames or fragments. When the peer says goodbye, ``receive`` gives the disconnect,
-        and what is sent up to ``answer_close`` still goes out.
+        peer that floods with control frames or fragments. When the peer says goodbye or breaks the rules, ``receive``
+        gives the disconnect, and what is sent up to ``answer_close`` still goes out.
         """
         self._on_message, self._on_slow, self._on_abuse = on_message, on_slow, on_abuse
         if self._reader is not None:
@@ -146,32 +148,28 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
             self._read_on()
 
     @property
-    def awaits_goodbye(self) -> bool:
-        """Whether the peer has said goodbye and has no answer yet."""
-        return self._goodbye is not None and not self._ended and not self.disconnected
+    def is_parting(self) -> bool:
+        """Whether nothing more is read, and the close frame waits for the last answers."""
+        return self._farewell is not None and not self._ended and not self.disconnected
 
     def answer_close(self) -> None:
-        """Answers the close frame of the peer, if it has sent one, and ends the connection."""
-        if self._goodbye_timer is not None:
-            self._goodbye_timer.cancel()
-        if self.awaits_goodbye:
-            payload = self._goodbye or b""
-            self._ended = self.close_sent = True
-            self._write_outbox()
-            # The same code, without the reason that the peer knows.
-            self.transport.write(encode_frame(CLOSE, payload[:2]))
-            self._close_transport()
+        """Ends a connection that is parting; on any other it does nothing."""
+        if self._farewell_timer is not None:
+            self._farewell_timer.cancel()
+        if self.is_parting:
+            farewell, self._farewell = self._farewell, None
+            if farewell is not None:
+                farewell()
 
     def end(self, code: int, reason: str) -> None:
         """Sends the close frame and leaves the peer ``close_grace`` seconds to answer it."""
         if self._ended or self.disconnected:
             return
-        has_said_goodbye = self.awaits_goodbye
         self._ended = self.close_sent = True
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         self._write_outbox()
         self.transport.write(encode_close(code, reason))
-        if has_said_goodbye:
+        if self._peer_has_closed:
             self._close_transport()
             return
         # Set, so that uvicorn leaves the end to this timer when the application returns.
@@ -352,16 +350,28 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         self._count_control()
 
     def take_close(self, code: int, reason: str, payload: bytes) -> None:
-        self._is_deaf = True
+        self._is_deaf = self._peer_has_closed = True
         if self._ended:
             self._close_transport()
-            return
-        self._goodbye = payload
+        else:
+            self._part(lambda: self._echo_close(payload), code, reason)
+
+    def _echo_close(self, payload: bytes) -> None:
+        self._ended = self.close_sent = True
+        self._write_outbox()
+        # The same code, without the reason that the peer knows.
+        self.transport.write(encode_frame(CLOSE, payload[:2]))
+        self._close_transport()
+
+    def _part(self, farewell: Callable[[], None], code: int, reason: str) -> None:
+        """Reads no more; ``farewell`` ends the connection when what came before has its answers."""
+        self._is_deaf = True
+        self._farewell = farewell
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         if self._on_message is None:
             self.answer_close()
         else:
-            self._goodbye_timer = self.loop.call_later(self.close_patience, self.answer_close)
+            self._farewell_timer = self.loop.call_later(self.close_patience, self.answer_close)
 
     def _count_control(self) -> None:
         now = self.loop.time()
@@ -376,7 +386,10 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         if error.code == ABUSE and self._on_abuse is not None and not self._ended:
             # It says goodbye in its own words before the close frame.
             self._on_abuse(error.reason)
-        self._fail(error.code, error.reason)
+        if self._ended:
+            self._fail(error.code, error.reason)
+        else:
+            self._part(lambda: self._fail(error.code, error.reason), error.code, error.reason)
 
     def _fail(self, code: int, reason: str) -> None:
         """Ends the connection, but drops what still arrives for a while: closing a socket with unread bytes in it sends
@@ -419,13 +432,14 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         if self._outbox is not None and self._outbox.size:
             self.transport.write(self._outbox.take())
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's own contract, which uvicorn does not use
         """Whether the connection stays open for writing: a peer may say goodbye and send no more, and yet read."""
-        return self.awaits_goodbye
+        return self.is_parting
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._goodbye_timer is not None:
-            self._goodbye_timer.cancel()
+        if self._farewell_timer is not None:
+            self._farewell_timer.cancel()
+        self._farewell = None
         self._reader = self._on_message = self._on_slow = self._on_abuse = None
         super().connection_lost(exc)
 

@@ -175,7 +175,7 @@ def test_terminal_hears_of_refusals_that_a_broken_network_swallowed(
 def test_frame_that_cannot_be_read_is_not_acknowledged_before_kafka_has_it(
     make_gateway: MakeGateway, own_kafka: KafkaBroker
 ) -> None:
-    gateway = make_gateway(**Topics(own_kafka.bootstrap).settings, GATEWAY_BACKEND_TIMEOUT="2s").start()
+    gateway = make_gateway(**Topics(own_kafka.bootstrap).settings, GATEWAY_BACKEND_TIMEOUT="5s").start()
     terminal = Terminal(gateway, gateway.users[0].token, stream="ea-6", heard=0)
     terminal.tick(1)
     terminal.wait_for_ack(1)
@@ -248,7 +248,7 @@ def test_client_that_says_goodbye_right_behind_its_messages_hears_what_became_of
     make_gateway: MakeGateway, kafka: KafkaBroker, is_deaf_after: bool
 ) -> None:
     topics = Topics(kafka.bootstrap)
-    gateway = make_gateway(**topics.settings).start()
+    gateway = make_gateway(**topics.settings, GATEWAY_BENCHMARK="1").start()
     client = RawClient(gateway.port, timeout=15)
     assert client.open(gateway.users[0].token, path="/ws/mt5?stream=ea-8") == 101
     tick = '{"message_type":"tick_data","sequence":%d,"ticks":[{"symbol":"EURUSD","bid":1.1,"ask":1.2}]}'

@@ -35,6 +35,7 @@ def busy() -> list[Sample]:
     counts.bytes_received, counts.bytes_sent, counts.duplicates = 1_000, 200, 4
     counts.refusals = {("tick_data", "rate_limited"): 5, ("trading_signal", "rate_limited"): 1, ("", "malformed"): 2}
     counts.failed_messages = {"malformed": 2}
+    counts.not_kept = {"unknown_type": 1}
     routes["tick_data"].accepted, routes["tick_data"].acknowledged, routes["tick_data"].unrecorded = 30, 20, 3
     metrics.closes[1012] = 6
     metrics.connects_refused[(429, "connect_rate")] = 8

@@ -59,7 +59,7 @@ async def _look(url: str, key: StreamKey) -> StreamPosition | None:
     name = f"gateway:position:{key[0]}:{key[1]}" + (f"/{key[2]}" if key[2] else "")
     async with Redis.from_url(url, decode_responses=True) as redis:
         value = await redis.get(name)
-    return StreamPosition.from_text(value.rpartition(" ")[0]) if value else None
+    return StreamPosition.from_text(str(value).rpartition(" ")[0]) if value else None
 
 
 @pytest.fixture

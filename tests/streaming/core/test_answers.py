@@ -193,7 +193,7 @@ def test_frame_without_a_name_that_is_told_before_its_gap_is_seen_gets_its_numbe
 def test_failed_messages_that_take_nothing_delay_nobody_and_the_client_is_told() -> None:
     bob = Terminal()
     bob.sink.is_ill = True
-    bob.sink.takes = lambda topic, _key: topic != "failed-messages"  # type: ignore[method-assign]
+    bob.sink.takes = lambda topic, key: topic != "failed-messages"  # type: ignore[method-assign]
     bob.send("nonsense", sequence=1)
     bob.frame(b"\xff\xff")
     bob.send(sequence=3)
@@ -229,7 +229,7 @@ def test_message_that_kafka_never_takes_is_settled_and_remembered() -> None:
 def test_topic_that_takes_nothing_refuses_its_own_messages_only() -> None:
     bob = Terminal()
     bob.sink.is_ill = True
-    bob.sink.takes = lambda topic, _key: topic != "trading-signals"  # type: ignore[method-assign]
+    bob.sink.takes = lambda topic, key: topic != "trading-signals"  # type: ignore[method-assign]
     bob.send("trading_signal", signal(), sequence=1)
     bob.send(sequence=2)
     bob.sink.deliver()

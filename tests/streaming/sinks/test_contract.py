@@ -43,7 +43,7 @@ class Bench:
 
     def publish(self, number: int, *, topic: str = "contract-a", key: bytes = b"bob", **more: Any) -> None:
         value = b"%d" % number
-        receipt: Receipt = (cast(Session, None), number, time.monotonic(), None, len(value))
+        receipt: Receipt = (cast(Session, None), number, time.monotonic(), None, len(value), 0)
         self.sink.publish(topic, key, value, receipt, **more)
 
 
@@ -180,7 +180,7 @@ async def test_message_that_kafka_takes_at_no_time_is_told_apart(kafka: KafkaBro
     bench = Bench()
     sink = kafka_sink(bench, kafka.bootstrap, timeout=10.0)
     await until(lambda: sink.available, 30)
-    large: Receipt = (cast(Session, None), 1, time.monotonic(), None, 2_000_000)
+    large: Receipt = (cast(Session, None), 1, time.monotonic(), None, 2_000_000, 0)
     sink.publish(TOPICS[0], b"bob", b"x" * 2_000_000, large)
     bench.publish(2)
     assert await sink.drain(10.0)

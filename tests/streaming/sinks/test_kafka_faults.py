@@ -70,7 +70,7 @@ class Bench:
         return self.producers[-1]
 
     def publish(self, number: int, key: bytes = b"bob") -> None:
-        self.sink.publish("topic", key, b"x", (cast(Session, None), number, time.monotonic(), None, 1))
+        self.sink.publish("topic", key, b"x", (cast(Session, None), number, time.monotonic(), None, 1, 0))
 
 
 @pytest.fixture
