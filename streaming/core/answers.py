@@ -66,6 +66,8 @@ class Answering(Voice):
         # How ordered messages are refused until the client has heard of ``_hold_at``; None while they are taken.
         self._hold: MessageRefused | None = None
         self._hold_at = 0
+        if heard is not None:
+            self._hold_behind_unheard()
         self._controls: ControlBuckets | None = None
         self._repeats: TokenBucket | None = None
         self._paused = False
@@ -158,6 +160,12 @@ class Answering(Voice):
         if self.heard is not None:
             self._hold = error
             self._hold_at = max(self._hold_at, sequence)
+
+    def _hold_behind_unheard(self) -> None:
+        """What was refused on an earlier connection comes again as well, once the client has heard of it."""
+        for run in self.position.refused.runs():
+            if run.action is NackAction.REOFFER:
+                self._hold_behind(run.last, MessageRefused(run.code, "refused before", action=run.action))
 
     def _held_back(self, first: MessageRefused) -> MessageRefused:
         """How a message is refused that must not overtake an earlier one, which was refused as ``first``."""

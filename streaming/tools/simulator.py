@@ -70,6 +70,8 @@ class Simulation:
             self._url,
             terminal.token,
             form=self._load.form,
+            # What is over the rate is to be counted, not to be sent until it fits.
+            reoffer=False,
             on_settled=lambda entry, seconds: self._settled(terminal, client, entry, seconds),
         )
         self._clients.append(client)
@@ -112,14 +114,17 @@ class Simulation:
                 return
 
     def _settled(self, terminal: Terminal, client: GatewayClient, entry: Entry, seconds: float) -> None:
-        if entry.refusal:
+        if entry.outcome != "acknowledged":
             return
         self._delays[entry.message_type].add(seconds)
         if self._journal is not None:
             self._journal.write(f"{terminal.name} {client.stream_id} {entry.sequence}\n")
 
     def report(self) -> dict[str, Any]:
-        """``sent = acknowledged + refused + lost`` (no answer in time); ``ack_ms`` is from send to answer."""
+        """``sent = acknowledged + refused + lost`` (no answer in time, or none that says what became of it).
+
+        ``ack_ms`` is from send to answer.
+        """
         outcomes = [client.outcomes for client in self._clients]
         refusals, closes, handshakes = Counter[str](), Counter[int](), Counter[int]()
         for one in outcomes:
@@ -131,7 +136,7 @@ class Simulation:
             "sent": sum(one.sent for one in outcomes),
             "acknowledged": sum(one.acknowledged for one in outcomes),
             "refused": sum(one.refused for one in outcomes),
-            "lost": sum(one.unanswered for one in outcomes),
+            "lost": sum(one.unanswered + one.unknown for one in outcomes),
             "reconnects": sum(max(0, one.connects - 1) for one in outcomes),
             "resent": sum(one.resent for one in outcomes),
             "held_back": self._held_back,

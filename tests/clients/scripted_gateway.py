@@ -3,9 +3,10 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
+from urllib.parse import parse_qsl
 
 import pytest
 from google.protobuf.message import Message
@@ -15,8 +16,10 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from proto.gateway.v1 import control_pb2, envelope_pb2
-from trading_gateway_client import BatchTickData, GatewayClient, Tick, client, keeper
+from streaming.core.codes import ACTIONS, NackCode
+from trading_gateway_client import BatchTickData, GatewayClient, Tick, client
 from trading_gateway_client.backoff import Backoff
+from trading_gateway_client.ends import Ends
 
 # Seconds; nothing here takes long, and a test that fails should not wait for the run's own bound.
 PATIENCE = 20.0
@@ -38,7 +41,8 @@ class Session:
 
     def __init__(self, socket: ServerConnection) -> None:
         assert socket.request is not None
-        self.path = socket.request.path
+        self.path, _, query = socket.request.path.partition("?")
+        self.query = dict(parse_qsl(query))
         self.token = socket.request.headers["Authorization"]
         self.frames: list[bytes] = []
         self._socket = socket
@@ -91,10 +95,22 @@ class Session:
     async def send_raw(self, data: bytes) -> None:
         await self._socket.send(data)
 
-    async def welcome(self, acknowledged: int = 0, *, window: int = 100, lifetime_ms: int = 3_600_000) -> None:
-        """Returns when the client has sent what it sends upon it: what it owes, then a ping. Or when it has gone."""
+    async def welcome(
+        self,
+        acknowledged: int | None = None,
+        *,
+        window: int = 100,
+        rate: float = 10_000,
+        lifetime_ms: int = 3_600_000,
+        refusals: Iterable[control_pb2.Refusal] = (),
+        refusals_from: int = 0,
+    ) -> None:
+        """Returns when the client has sent what it sends upon it: what it owes, then a ping. Or when it has gone.
+
+        ``acknowledged``: None for a gateway that has no record of the stream.
+        """
         policy = control_pb2.Policy(
-            tier="PRO", message_rate_limit=10_000, in_flight_limit=window, message_size_limit=4096
+            tier="PRO", message_rate_limit=rate, in_flight_limit=window, message_size_limit=4096
         )
         now_ms = 1_700_000_000_000
         await self.say(
@@ -104,17 +120,25 @@ class Session:
                 policy=policy,
                 server_time_ms=now_ms,
                 token_expires_at_ms=now_ms + lifetime_ms,
-                last_acknowledged_sequence=acknowledged,
+                position_known=acknowledged is not None,
+                last_acknowledged_sequence=acknowledged or 0,
+                refusals=refusals,
+                refusals_from=refusals_from,
             ),
         )
-
         await until(lambda: self._is_over or "gateway.ping" in [envelope.message_type for envelope in self.envelopes])
 
     async def ack(self, sequence: int) -> None:
         await self.say("ack", control_pb2.Ack(sequence=sequence))
 
-    async def nack(self, sequence: int, code: str) -> None:
-        await self.say("nack", control_pb2.Nack(sequence=sequence, code=code))
+    async def nack(self, sequence: int, code: str, *, action: int = 0, retry_after_ms: int = 0) -> None:
+        """``action``: by default what follows from the code."""
+        action = action or ACTIONS[NackCode(code)]
+        nack = control_pb2.Nack(sequence=sequence, code=code, retry_after_ms=retry_after_ms)
+        nack.action = action  # type: ignore[assignment]  # an int by its number
+        nack.retryable = action == control_pb2.NACK_ACTION_RESEND
+        nack.settled = not nack.retryable
+        await self.say("nack", nack)
 
     async def end(self, code: int, *, told: control_pb2.Disconnect | None = None, reason: str = "") -> None:
         """Closes with ``code``, after a gateway.disconnect if there is one to tell."""
@@ -151,7 +175,12 @@ class ScriptedGateway:
             return None
         status, headers, body = self.refusals.pop(0)
         response = socket.respond(status, json.dumps(body))
-        response.headers.update(headers)
+        if isinstance(body, dict) and "code" in body:
+            headers = {"Content-Type": "application/problem+json", **headers}
+        for name, value in headers.items():
+            if name in response.headers:
+                del response.headers[name]
+            response.headers[name] = value
         return response
 
 
@@ -174,7 +203,7 @@ async def scripted_gateway() -> AsyncIterator[ScriptedGateway]:
 
 
 async def start(
-    starting: GatewayClient, gateway: ScriptedGateway, *, acknowledged: int = 0, window: int = 100
+    starting: GatewayClient, gateway: ScriptedGateway, *, acknowledged: int | None = None, window: int = 100
 ) -> Session:
     """Starts a client; the session in which it was welcomed."""
     start = asyncio.create_task(starting.start())
@@ -200,19 +229,11 @@ def without_waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         await asyncio.sleep(0)
 
     monkeypatch.setattr(client, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": sleep}))
-    monkeypatch.setattr(client, "Backoff", lambda: Backoff(base=1.0, source=Highest()))
+    monkeypatch.setattr(client, "Ends", ends_at_the_ceiling)
     return waits
 
 
-class OwnTime:
-    """The clock of ``keep``: it jumps to the end of each wait."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 1000.0
-        monkeypatch.setattr(keeper, "asyncio", SimpleNamespace(get_running_loop=lambda: self, sleep=self.sleep))
-
-    def time(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.now += seconds
+def ends_at_the_ceiling(*, has_one_token: bool) -> Ends:
+    """The rules of the client with the longest of each random wait."""
+    replaced = Backoff(base=4.0, cap=300.0, source=Highest(), stable_after=600.0)
+    return Ends(has_one_token=has_one_token, backoff=Backoff(base=1.0, source=Highest()), replaced=replaced)

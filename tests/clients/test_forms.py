@@ -7,6 +7,10 @@ import pytest
 from google.protobuf.message import Message
 
 from proto.gateway.v1 import control_pb2, envelope_pb2
+from streaming.core.codes import NackAction, NackCode
+from streaming.core.errors import MessageRefused
+from streaming.core.replies import FORMS as GATEWAY_FORMS
+from streaming.core.replies import nack_message
 from trading_gateway_client import BatchTickData, Notification, Tick, TradingSignal, UserEvent
 from trading_gateway_client.errors import UnreadableAnswer
 from trading_gateway_client.forms import FORMS
@@ -108,6 +112,40 @@ def test_protobuf_control_message_is_small() -> None:
     assert envelope_pb2.MessageEnvelope.FromString(frame) == (
         envelope_pb2.MessageEnvelope(message_type="gateway.ping", payload=b"\x08\x05")
     )
+
+
+@pytest.mark.parametrize("form", ["protobuf", "json"])
+@pytest.mark.parametrize("action", list(NackAction))
+def test_both_forms_read_what_a_refusal_asks_for(form: str, action: NackAction) -> None:
+    encode = GATEWAY_FORMS[f"gateway.v1.{form}"].encode
+    error = MessageRefused(NackCode.RATE_LIMITED, "wait", retry_after_ms=7, action=action)
+    refusal = control_pb2.Refusal(first=1, last=2, code="x", action=control_pb2.NackAction.Name(action))
+    for kind, message in (
+        ("gateway.nack", nack_message(3, error)),
+        ("gateway.welcome", control_pb2.Welcome(policy=control_pb2.Policy(tier="PRO"), refusals=[refusal, refusal])),
+    ):
+        data = encode(kind, message)
+        answer = FORMS[form].read(data if isinstance(data, bytes) else data.encode())
+        assert answer is not None
+        assert answer.SerializeToString() == message.SerializeToString()
+
+
+def test_json_action_of_a_newer_gateway_is_no_error() -> None:
+    data = b'{"message_type": "gateway.nack", "payload": {"sequence": 3, "action": "PERHAPS", "code": "x"}}'
+    answer = FORMS["json"].read(data)
+    assert isinstance(answer, own_pb2.Nack)
+    assert (answer.sequence, answer.action) == (3, 0)
+
+
+@pytest.mark.parametrize("form", ["protobuf", "json"])
+def test_ticks_of_a_frame_can_be_replaced(form: str) -> None:
+    batch = BatchTickData(ticks=[Tick(symbol="EURUSD", bid=1.1, ask=1.2), Tick(symbol="XAUUSD", last=0.0)], account="7")
+    frame = FORMS[form].frame("tick_data", batch, sequence=5, stream_id="s", timestamp=9)
+    assert FORMS[form].ticks_of(frame) == batch
+    fewer = BatchTickData(ticks=batch.ticks[1:], account="7")
+    assert FORMS[form].ticks_of(FORMS[form].with_ticks(frame, fewer)) == fewer
+    assert FORMS[form].with_ticks(FORMS[form].with_ticks(frame, fewer), batch) == frame
+    assert FORMS[form].reframed(FORMS[form].reframed(frame, 2**53 - 1), 5) == frame
 
 
 @pytest.mark.parametrize("price", [float("nan"), float("inf")])

@@ -2,47 +2,45 @@
 
 import asyncio
 import logging
+import math
 import secrets
 import ssl
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
-from urllib.parse import quote
 
 from google.protobuf.message import Message
 
-from trading_gateway_client.backoff import Backoff
-from trading_gateway_client.connection import Connection, End, open_connection
+from trading_gateway_client.connection import Connection, End, address_of, open_connection
+from trading_gateway_client.core import Core
+from trading_gateway_client.ends import Ends, level_of
 from trading_gateway_client.errors import (
     ConnectionEnded,
     GatewayClientError,
     HandshakeRefused,
-    MessageTooLarge,
     TokenUnavailable,
     UnreadableAnswer,
 )
 from trading_gateway_client.forms import FORMS, Control
 from trading_gateway_client.journal import Entry, Journal
-from trading_gateway_client.keeper import keep
+from trading_gateway_client.keeper import Keeper
 from trading_gateway_client.outcomes import Outcomes
-from trading_gateway_client.pace import Pace
 from trading_gateway_client.pb import control_pb2, payloads_pb2
-from trading_gateway_client.tokens import TokenSource
+from trading_gateway_client.tokens import FixedToken, TokenSource
+from trading_gateway_client.upkeep import Upkeep
 
 log = logging.getLogger("trading_gateway_client")
 
-# Called with each message that is settled: the entry, and the seconds from ``send`` to its answer, whatever lay between
-# (0.0 for one that an earlier run of the program left in the journal).
+# Called with each message that is settled, once over all its offers: the entry, and the seconds from ``send`` to its
+# answer, whatever lay between (0.0 for one that an earlier run of the program left in the journal).
 OnSettled = Callable[[Entry, float], None]
+# Called with each refused batch of which older ticks are let go, and those ticks.
+OnDropped = Callable[[Entry, list[payloads_pb2.Tick]], None]
+# Called when there is no connection: why, and in how many seconds the next try begins.
+OnDisconnect = Callable[[Exception, float], None]
 
-# These nacks leave the message owed: it is sent again, under its own sequence.
-_UNSETTLED = frozenset({"backend_unavailable", "sequence_gap", "duplicate"})
-# What is refused with one of these would be refused again.
-_LASTING = frozenset({"malformed", "unknown_type", "payload_mismatch"})
 _WELCOME_TIMEOUT = 10.0
-# Bytes, where the gateway has not told its own limit yet.
-_MESSAGE_SIZE_LIMIT = 65_536
-_MESSAGE_TOO_BIG = 1009
+_PROTOCOL_ERROR = 1002
 
 
 class GatewayClient:
@@ -54,50 +52,59 @@ class GatewayClient:
         token: TokenSource,
         *,
         stream_id: str = "",
+        account: str = "",
         form: str = "protobuf",
         journal: Journal | None = None,
+        ticks: str = "reoffer",
+        reoffer: bool = True,
         on_settled: OnSettled | None = None,
+        on_dropped: OnDropped | None = None,
         on_notice: Callable[[control_pb2.Notice], None] | None = None,
+        on_disconnect: OnDisconnect | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """``url``: for instance ``wss://gateway.example/ws/mt5``; ``form``: protobuf or json.
+        """``url``: for instance ``wss://gateway.example/ws/mt5``; ``account``: the MT5 login that this bridge runs.
+
+        ``form``: protobuf or json. What is refused for now is offered anew, ticks as ``ticks`` says: "reoffer" all of
+        them, or "latest", the newest of each symbol. ``reoffer`` False offers nothing anew: such a message counts as
+        refused.
 
         With a disk journal the stream of an earlier run goes on. Raises ValueError for a ``stream_id`` or a ``form``
-        that is not the journal's. Both callbacks are called between messages and must not block; what they raise is
-        logged.
+        that is not the journal's. Callbacks are called between messages and must not block; what they raise is logged.
         """
         if form not in FORMS:
             raise ValueError("form is protobuf or json")
+        if ticks not in ("reoffer", "latest"):
+            raise ValueError("ticks is reoffer or latest")
         if not url.startswith(("wss://", "ws://")):
             raise ValueError("url is an address that begins with wss:// (or ws:// on a development machine)")
         self._journal = journal if journal is not None else Journal()
         self.stream_id = stream_id or self._journal.stream_id or f"py-{secrets.token_hex(8)}"
         self._journal.open_stream(self.stream_id, form)
-        self.outcomes = Outcomes()
-        self.policy = control_pb2.Policy()
+        self._form = FORMS[form]
+        self._core = Core(self._journal, self._form, reoffer=reoffer, latest_ticks=ticks == "latest")
         # Seconds: half a round trip at the last ping, and how far the gateway's clock is ahead of ours.
         self.delay = 0.0
         self.clock_offset = 0.0
         self.error: GatewayClientError | None = None
-        self._url = f"{url}{'&' if '?' in url else '?'}stream={quote(self.stream_id)}"
+        self._url = url
+        self._account = account
         self._token = token
-        self._form = FORMS[form]
-        # What an earlier run of the program left in the journal is owed by this one.
-        self.outcomes.sent = len(self._journal)
-        # The largest sequence that the gateway can have seen: an answer settles nothing above it.
-        self._reach = self._journal.last_sequence
         self._on_settled = on_settled
+        self._on_dropped = on_dropped
         self._on_notice = on_notice
+        self._on_disconnect = on_disconnect
         self._tls = tls
-        self._backoff = Backoff()
+        self._ends = Ends(has_one_token=isinstance(token, FixedToken))
         self._connection: Connection | None = None
         self._disconnect: control_pb2.Disconnect | None = None
         self._welcomed: asyncio.Future[control_pb2.Welcome] | None = None
-        self._is_ready = False
+        self._upkeep: Upkeep | None = None
         self._closing = False
         self._accepts = True
-        self._pace = Pace(1.0, 0.0)
-        self._pace_timer: asyncio.TimerHandle | None = None
+        self._is_flowing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -144,12 +151,22 @@ class GatewayClient:
                 await asyncio.wait([self._task])
             if connection is not None:
                 await asyncio.wait([connection.ended])
+            if self._timer is not None:
+                self._timer.cancel()
             self._journal.close()
             self._changed.set()
 
     @property
     def is_connected(self) -> bool:
-        return self._is_ready
+        return self._core.is_ready
+
+    @property
+    def outcomes(self) -> Outcomes:
+        return self._core.outcomes
+
+    @property
+    def policy(self) -> control_pb2.Policy:
+        return self._core.policy
 
     @property
     def outstanding(self) -> int:
@@ -159,7 +176,7 @@ class GatewayClient:
     # --- Sending -----------------------------------------------------------------------------------------------------
 
     async def send(self, message_type: str, payload: Message) -> int:
-        """Queues one message and returns its sequence; waits while the journal is full.
+        """Queues one message and returns its number, ``Entry.number``; waits while the journal is full.
 
         Cancelled while it waits, it has queued nothing. Raises as ``offer`` does, but for JournalFull.
         """
@@ -176,21 +193,9 @@ class GatewayClient:
         self._raise_error()
         if not self._accepts:
             raise GatewayClientError("this client is closed")
-        sequence = self._journal.last_sequence + 1
-        frame = self._form.frame(
-            message_type,
-            payload,
-            sequence=sequence,
-            stream_id=self.stream_id,
-            timestamp=time.time_ns() // 1_000_000,
-        )
-        limit = self.policy.message_size_limit or _MESSAGE_SIZE_LIMIT
-        if len(frame) > limit:
-            raise MessageTooLarge(f"{len(frame)} bytes; the gateway takes {limit}")
-        self._journal.add(Entry(sequence, message_type, frame, self._loop.time()))
-        self.outcomes.sent += 1
-        self._pump()
-        return sequence
+        number = self._core.offer(message_type, payload, self._loop.time(), time.time_ns() // 1_000_000)
+        self._flow()
+        return number
 
     async def send_ticks(self, ticks: Iterable[payloads_pb2.Tick], account: str = "") -> int:
         return await self.send("tick_data", payloads_pb2.BatchTickData(ticks=ticks, account=account))
@@ -204,31 +209,61 @@ class GatewayClient:
     async def send_notification(self, notification: payloads_pb2.Notification) -> int:
         return await self.send("notification", notification)
 
-    def _pump(self) -> None:
-        """Sends what may be sent now: the connection is ready, the window open, the plan's rate kept."""
-        connection, journal = self._connection, self._journal
-        if not self._is_ready or connection is None or self._pace_timer is not None:
+    def _flow(self) -> None:
+        """Does what the core wants done: frames to the wire, outcomes to the callbacks, the next look at the clock."""
+        core, connection = self._core, self._connection
+        if core.frames:
+            frames, core.frames = core.frames, []
+            if connection is not None:
+                for frame in frames:
+                    if connection.is_open:
+                        connection.send(frame)
+        if self._is_flowing:
+            # Of a callback that has sent something: its own call is still at work on the rest.
             return
-        window = self.policy.in_flight_limit or 1
-        while journal.unsent and len(journal.on_way) < window and connection.is_open:
-            now = self._loop.time()
-            wait = self._pace.take(now)
-            if wait:
-                self._pace_timer = self._loop.call_later(wait, self._pump_again)
-                return
-            entry = journal.unsent.popleft()
-            journal.on_way.append(entry)
-            if entry.attempts:
-                self.outcomes.resent += 1
-                if entry.refusal not in _LASTING:
-                    entry.refusal, entry.earlier_refusal = "", entry.refusal
-            entry.attempts += 1
-            self._reach = max(self._reach, entry.sequence)
-            connection.send(entry.frame)
+        if core.settled or core.dropped:
+            self._is_flowing = True
+            while core.settled or core.dropped:
+                settled, core.settled = core.settled, []
+                dropped, core.dropped = core.dropped, []
+                for batch, older in dropped:
+                    self._call("on_dropped", self._on_dropped, batch, older)
+                for entry, seconds in settled:
+                    self._call("on_settled", self._on_settled, entry, seconds)
+            self._is_flowing = False
+            self._changed.set()
+        if core.close_reason and connection is not None:
+            connection.close(reason=core.close_reason)
+        self._set_timer()
 
-    def _pump_again(self) -> None:
-        self._pace_timer = None
-        self._pump()
+    def _call(self, name: str, callback: Callable[..., None] | None, *values: object) -> None:
+        if callback is not None:
+            try:
+                callback(*values)
+            except Exception:
+                log.exception("%s failed", name)
+
+    def _set_timer(self) -> None:
+        at = self._core.next_at
+        if self._upkeep is not None:
+            at = min(at, self._upkeep.next_at)
+        if at < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = at
+            self._timer = self._loop.call_at(at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        # A timer may fire a little before its time, by the clock's resolution.
+        now = max(self._loop.time(), self._timer_at)
+        self._timer, self._timer_at = None, math.inf
+        self._tick(now)
+
+    def _tick(self, now: float) -> None:
+        self._core.tick(now)
+        if self._upkeep is not None:
+            self._upkeep.tick(now)
+        self._flow()
 
     # --- Answers -----------------------------------------------------------------------------------------------------
 
@@ -239,161 +274,131 @@ class GatewayClient:
             # It may have been the refusal of a message: rather begin anew than go on as if nothing had been said.
             log.warning("an answer of the gateway cannot be read: %s", error)
             if self._connection is not None:
-                self._connection.close(1002, "unreadable answer")
+                self._connection.close(_PROTOCOL_ERROR, "unreadable answer")
             return
-        if isinstance(answer, control_pb2.Ack):
-            self._settle(min(answer.sequence, self._reach))
-        elif answer is not None:
-            self._on_control(answer)
-
-    def _settle(self, sequence: int) -> None:
-        now = self._loop.time()
-        for entry in self._journal.settle(sequence):
-            if entry.refusal:
-                self.outcomes.refused += 1
-            else:
-                self.outcomes.acknowledged += 1
-            if self._on_settled is not None:
-                try:
-                    self._on_settled(entry, now - entry.offered_at if entry.offered_at else 0.0)
-                except Exception:
-                    log.exception("on_settled failed for message %d", entry.sequence)
-        self._pump()
-        self._changed.set()
+        if answer is not None:
+            self._core.answer(answer, self._loop.time())
+            if not isinstance(answer, control_pb2.Ack):
+                self._on_control(answer)
+            self._flow()
 
     def _on_control(self, answer: Control) -> None:
-        if isinstance(answer, control_pb2.Nack):
-            self.outcomes.refusals[answer.code] += 1
-            entry = self._journal.find_on_way(answer.sequence) if answer.sequence else None
-            if entry is not None and answer.code not in _UNSETTLED:
-                entry.refusal = answer.code
-            elif entry is not None and answer.code == "duplicate":
-                entry.refusal = entry.refusal or entry.earlier_refusal
-            if answer.code == "sequence_gap" and self._connection is not None:
-                # The gateway expects an earlier one: begin anew from what it acknowledges.
-                self._connection.close()
-        elif isinstance(answer, control_pb2.Welcome):
+        if isinstance(answer, control_pb2.Welcome):
             if self._welcomed is not None and not self._welcomed.done():
                 self._welcomed.set_result(answer)
-        elif isinstance(answer, control_pb2.Policy):
-            self._apply(answer)
+        elif isinstance(answer, control_pb2.Policy | control_pb2.Nack):
+            if self._upkeep is not None:
+                self._upkeep.answered(answer, self._loop.time())
         elif isinstance(answer, control_pb2.Disconnect):
             self._disconnect = answer
         elif isinstance(answer, control_pb2.Pong):
-            now_ms = time.time_ns() // 1_000_000
-            self.delay = max(0, now_ms - answer.client_time_ms) / 2000
-            self.clock_offset = (answer.server_time_ms - (now_ms + answer.client_time_ms) / 2) / 1000
-        elif isinstance(answer, control_pb2.Notice) and self._on_notice is not None:
-            try:
-                self._on_notice(answer)
-            except Exception:
-                log.exception("on_notice failed")
-
-    def _apply(self, policy: control_pb2.Policy) -> None:
-        if policy.message_rate_limit != self.policy.message_rate_limit:
-            self._pace = Pace(policy.message_rate_limit, self._loop.time())
-        self.policy = policy
+            if answer.client_time_ms:
+                now_ms = time.time_ns() // 1_000_000
+                self.delay = max(0, now_ms - answer.client_time_ms) / 2000
+                self.clock_offset = (answer.server_time_ms - (now_ms + answer.client_time_ms) / 2) / 1000
+        elif isinstance(answer, control_pb2.Notice):
+            self._call("on_notice", self._on_notice, answer)
 
     # --- Connections -------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         """One connection after another until closed or told not to come back."""
-        fresh_token_tried = False
+        reason: Exception
         while not self._closing:
             try:
                 end = await self._one_connection()
-                fresh_token_tried = False
                 self.outcomes.closes[end.code] += 1
-                delay = self._delay_after(end)
-                reason = f"{end.code} {end.reason}"
+                told = self._disconnect
+                reason = ConnectionEnded(end.code, told.reason if told is not None else end.reason)
+                delay = self._ends.after_connection(reason, told)
             except (HandshakeRefused, TokenUnavailable) as refused:
                 if isinstance(refused, HandshakeRefused):
                     self.outcomes.handshakes_refused[refused.status] += 1
-                if refused.status == 401 and isinstance(refused, HandshakeRefused) and not fresh_token_tried:
-                    # The token may have run out while this client was away: one new one is worth a try.
-                    fresh_token_tried = True
-                elif not refused.retryable:
-                    return self._stop(refused)
-                delay = refused.retry_after + self._backoff.after_failure()
-                reason = str(refused)
+                try:
+                    reason, delay = refused, self._ends.after_refusal(refused)
+                except GatewayClientError as error:
+                    return self._stop(error)
             except GatewayClientError as error:
                 return self._stop(error)
             except (OSError, TimeoutError) as error:
-                delay = self._backoff.after_failure()
-                reason = f"{type(error).__name__} {error}"
-            except Exception as error:
-                # Of the caller's token source, or of ours: whoever waits for this client must hear of it.
-                log.exception("the client stops")
-                stop = GatewayClientError(f"the client stopped: {type(error).__name__}: {error}")
+                reason, delay = error, self._ends.after_failure()
+            except ValueError as error:
+                stop = GatewayClientError(f"the client stopped: {error}")
                 stop.__cause__ = error
                 return self._stop(stop)
-            log.info("not connected (%s): next try in %.1f s", reason, delay)
+            except Exception as error:
+                # Not foreseen, and no reason to give up what is owed.
+                log.exception("no connection")
+                reason, delay = error, self._ends.after_failure()
+            self._tell(reason, delay)
             await asyncio.sleep(delay)
         return None
+
+    def _tell(self, reason: Exception, delay: float) -> None:
+        if self._closing:
+            return
+        log.log(level_of(reason), "not connected (%s): next try in %.1f s", reason, delay)
+        self._call("on_disconnect", self._on_disconnect, reason, delay)
 
     def _stop(self, error: GatewayClientError) -> None:
         self.error = error
         self._changed.set()
 
     async def _one_connection(self) -> End:
-        token = await self._token()
+        token = await self._new_token()
         self._disconnect = None
         self._welcomed = welcomed = self._loop.create_future()
-        connection = await open_connection(self._url, token, self._form, self._on_message, tls=self._tls)
+        connection = await open_connection(self._address(), token, self._form, self._on_message, tls=self._tls)
         self._connection = connection
         began = self._loop.time()
-        keeper: asyncio.Task[None] | None = None
+        code = 0
         try:
             waiting: set[asyncio.Future[Any]] = {welcomed, connection.ended}
             await asyncio.wait(waiting, timeout=_WELCOME_TIMEOUT, return_when="FIRST_COMPLETED")
             if welcomed.done():
-                self._begin(welcomed.result())
-                keeper = self._loop.create_task(keep(connection, self._form, self._token, welcomed.result()))
+                self._begin(connection, welcomed.result())
             else:
                 connection.close(reason="no welcome")
             # The future is the connection's: a cancel of this task must not become its result.
-            return await asyncio.shield(connection.ended)
+            end = await asyncio.shield(connection.ended)
+            code = end.code
+            return end
         finally:
-            self._is_ready = False
             self._connection = None
-            if keeper is not None:
-                self._backoff.connected_for(self._loop.time() - began)
-                keeper.cancel()
-            if self._pace_timer is not None:
-                self._pace_timer.cancel()
-                self._pace_timer = None
+            if self._upkeep is not None:
+                self._upkeep.end()
+                self._upkeep = None
+                self._ends.connected_for(self._loop.time() - began)
+            self._core.ended(code, self._loop.time())
             connection.close()
             self._changed.set()
 
-    def _begin(self, welcome: control_pb2.Welcome) -> None:
-        """Settles what was acknowledged while this client was away, then sends the rest again."""
-        acknowledged = welcome.last_acknowledged_sequence
-        unsent = self._journal.unsent
-        if unsent and unsent[-1].sequence > self._reach and acknowledged > self._reach:
-            # Under their sequences the gateway has had others: it would call these acknowledged.
-            raise GatewayClientError(
-                f"the stream {self.stream_id} has been used up to {acknowledged} and its journal is lost: "
-                "take a new stream_id, or send only after start()"
-            )
-        self._apply(welcome.policy)
-        self.outcomes.connects += 1
-        self._journal.rewind()
-        self._is_ready = True
-        self._reach = max(self._reach, acknowledged)
-        self._journal.last_sequence = max(self._journal.last_sequence, acknowledged)
-        self._settle(acknowledged)
+    async def _new_token(self) -> str:
+        try:
+            return await self._token()
+        except (GatewayClientError, OSError):
+            raise
+        except Exception as error:
+            # Of the caller's own source, and perhaps of a network that will be there again.
+            raise TokenUnavailable(0, f"{type(error).__name__}: {error}") from error
 
-    def _delay_after(self, end: End) -> float:
-        """Seconds until the next connect; raises ConnectionEnded when there is to be none."""
-        told = self._disconnect
-        if end.code == _MESSAGE_TOO_BIG:
-            # The same message would be sent first again.
-            raise ConnectionEnded(end.code, end.reason)
-        if 4500 <= end.code < 5000 or (told is not None and not told.reconnect and told.code >= 4000):
-            raise ConnectionEnded(end.code, told.reason if told is not None else end.reason)
-        if told is not None and (told.retry_after_ms or told.jitter_ms):
-            return self._backoff.after_hint(told.retry_after_ms, told.jitter_ms)
-        return self._backoff.after_failure()
+    def _address(self) -> str:
+        return address_of(
+            self._url,
+            stream=self.stream_id,
+            writer=self._journal.writer,
+            heard=self._core.heard,
+            account=self._account,
+        )
+
+    def _begin(self, connection: Connection, welcome: control_pb2.Welcome) -> None:
+        now = self._loop.time()
+        keeper = Keeper(now, welcome.token_expires_at_ms, welcome.server_time_ms)
+        self._upkeep = Upkeep(connection, self._form, self._token, keeper, lambda: self._core.heard, self._set_timer)
+        self._core.connected(welcome, now)
+        self._flow()
+        self._tick(now)
+        self._changed.set()
 
     async def _wait_for_change(self) -> None:
         self._raise_error()

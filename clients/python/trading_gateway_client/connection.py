@@ -6,6 +6,7 @@ import logging
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from picows import (
     WSCloseCode,
@@ -19,7 +20,7 @@ from picows import (
     ws_connect,
 )
 
-from trading_gateway_client.errors import HandshakeRefused, seconds_of
+from trading_gateway_client.errors import HandshakeRefused, is_problem, seconds_of
 from trading_gateway_client.forms import Form
 
 _ABNORMAL = 1006
@@ -102,6 +103,16 @@ class Connection(WSListener):
         self._loop.call_later(_FLUSH_TIMEOUT, self._transport.disconnect, False)
 
 
+def address_of(url: str, *, stream: str, writer: str, heard: int | None, account: str) -> str:
+    """``url`` with what the gateway is told at connect; ``heard`` None and ``account`` "" are left out."""
+    query = {"stream": stream, "writer": writer}
+    if heard is not None:
+        query["heard"] = str(heard)
+    if account:
+        query["account"] = account
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(query)}"
+
+
 async def open_connection(
     url: str, token: str, form: Form, on_message: Callable[[bytes], None], *, tls: ssl.SSLContext | None = None
 ) -> Connection:
@@ -150,9 +161,11 @@ async def open_connection(
 def _refusal(error: WSInvalidStatusError) -> HandshakeRefused:
     status = int(error.response.status) if error.response is not None else 0
     retry_after = error.response.headers.get("Retry-After", "") if error.response is not None else ""
-    try:
-        problem = json.loads(error.raw_body or b"")
-        code, detail = str(problem["code"]), str(problem["detail"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        code, detail = "", f"HTTP {status}"
+    code, detail = "", f"HTTP {status}"
+    if error.response is not None and is_problem(error.response.headers.get("Content-Type", "")):
+        try:
+            problem = json.loads(error.raw_body or b"")
+            code, detail = str(problem["code"]), str(problem["detail"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            pass
     return HandshakeRefused(status, code, detail, seconds_of(retry_after))

@@ -3,6 +3,7 @@
 import json
 from typing import Any, Protocol, cast
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import DecodeError, Message
 
@@ -18,6 +19,7 @@ Control = (
     | control_pb2.Disconnect
     | control_pb2.Pong
 )
+_TICK_FIELDS = frozenset(field.name for field in payloads_pb2.BatchTickData.DESCRIPTOR.fields)
 _CONTROL: dict[str, type[Message]] = {
     "gateway.welcome": control_pb2.Welcome,
     "gateway.ack": control_pb2.Ack,
@@ -42,6 +44,15 @@ class Form(Protocol):
         self, message_type: str, payload: Message, *, sequence: int = 0, stream_id: str = "", timestamp: int = 0
     ) -> bytes: ...
 
+    def reframed(self, frame: bytes, sequence: int) -> bytes:
+        """The same message under another sequence."""
+
+    def ticks_of(self, frame: bytes) -> payloads_pb2.BatchTickData:
+        """The payload of a frame of tick_data."""
+
+    def with_ticks(self, frame: bytes, batch: payloads_pb2.BatchTickData) -> bytes:
+        """The same message with other ticks."""
+
     def read(self, data: bytes) -> Control | None: ...
 
 
@@ -59,6 +70,19 @@ class ProtobufForm:
             stream_id=stream_id,
             timestamp=timestamp,
         ).SerializeToString()
+
+    def reframed(self, frame: bytes, sequence: int) -> bytes:
+        envelope = envelope_pb2.MessageEnvelope.FromString(frame)
+        envelope.sequence = sequence
+        return envelope.SerializeToString()
+
+    def ticks_of(self, frame: bytes) -> payloads_pb2.BatchTickData:
+        return payloads_pb2.BatchTickData.FromString(envelope_pb2.MessageEnvelope.FromString(frame).payload)
+
+    def with_ticks(self, frame: bytes, batch: payloads_pb2.BatchTickData) -> bytes:
+        envelope = envelope_pb2.MessageEnvelope.FromString(frame)
+        envelope.payload = batch.SerializeToString()
+        return envelope.SerializeToString()
 
     def read(self, data: bytes) -> Control | None:
         try:
@@ -84,7 +108,18 @@ class JsonForm:
             body.update(plain)
         else:
             body["payload"] = plain
-        return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+        return _packed(body)
+
+    def reframed(self, frame: bytes, sequence: int) -> bytes:
+        return _packed({**json.loads(frame), "sequence": sequence})
+
+    def ticks_of(self, frame: bytes) -> payloads_pb2.BatchTickData:
+        body = json.loads(frame)
+        return ParseDict({name: body[name] for name in _TICK_FIELDS if name in body}, payloads_pb2.BatchTickData())
+
+    def with_ticks(self, frame: bytes, batch: payloads_pb2.BatchTickData) -> bytes:
+        body = {name: value for name, value in json.loads(frame).items() if name not in _TICK_FIELDS}
+        return _packed({**body, **_plain(batch)})
 
     def read(self, data: bytes) -> Control | None:
         try:
@@ -96,12 +131,33 @@ class JsonForm:
             if not isinstance(body["payload"], dict):
                 raise TypeError("the payload is no object")
             # Fields that a newer gateway has added are no error.
-            return cast(Control, ParseDict(body["payload"], kind(), ignore_unknown_fields=True))
+            return cast(
+                Control,
+                ParseDict(
+                    _long(body["payload"], cast(Descriptor, kind.DESCRIPTOR)), kind(), ignore_unknown_fields=True
+                ),
+            )
         except (ValueError, KeyError, TypeError, AttributeError, ParseError, RecursionError) as error:
             raise UnreadableAnswer(f"{type(error).__name__}: {error}") from None
 
 
 FORMS: dict[str, Form] = {"protobuf": ProtobufForm(), "json": JsonForm()}
+
+
+def _packed(body: dict[str, Any]) -> bytes:
+    return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _long(values: dict[str, Any], kind: Descriptor) -> dict[str, Any]:
+    """The values with enum names as protobuf has them (NACK_ACTION_FINAL, not FINAL)."""
+    for field in kind.fields:
+        value = values.get(field.name)
+        if field.enum_type is not None and isinstance(value, str):
+            prefix = field.enum_type.values[0].name.rpartition("_")[0]
+            values[field.name] = value if value.startswith(prefix) else f"{prefix}_{value}"
+        elif field.message_type is not None and isinstance(value, list):
+            values[field.name] = [_long(item, field.message_type) for item in value if isinstance(item, dict)]
+    return values
 
 
 def _plain(message: Message) -> dict[str, Any]:

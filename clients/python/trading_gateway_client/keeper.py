@@ -1,51 +1,80 @@
-"""What a connection needs besides messages: pings, a new token in time, an end when the other side is silent."""
-
-import asyncio
-import logging
-import time
+"""When a connection needs a ping, a new token, or is given up: timers that follow what was last told. Pure."""
 
 from trading_gateway_client.backoff import Backoff
-from trading_gateway_client.connection import Connection
-from trading_gateway_client.errors import TokenUnavailable
-from trading_gateway_client.forms import Form
-from trading_gateway_client.pb import control_pb2
-from trading_gateway_client.tokens import TokenSource
 
-log = logging.getLogger("trading_gateway_client")
-
-_PING_INTERVAL = 15.0
+PING_INTERVAL = 15.0
 # Seconds without any answer, pings being sent, after which the other side is given up.
-_SILENCE_LIMIT = 60.0
-# A new token is fetched when this part of the old one's time is over.
+SILENCE_LIMIT = 60.0
+# A new token is fetched when this part of the present one's time is over.
 _REFRESH_AT = 0.8
-_GOING_AWAY = 1001
+# Seconds between two requests of a token, whatever its life: the gateway takes one in five seconds for long.
+_SHORTEST = 1.0
+_RETRY_BASE = 2.0
+_RETRY_CAP = 60.0
+# Seconds after which a refresh without an answer counts as refused.
+_ANSWER_LIMIT = 10.0
 
 
-async def keep(connection: Connection, form: Form, token: TokenSource, welcome: control_pb2.Welcome) -> None:
-    """Runs while the connection is open; a token that cannot be had is asked for again, ever more rarely."""
-    clock = asyncio.get_running_loop().time
-    # Both times are the gateway's: the clock of this machine may be wrong.
-    lifetime = max(1.0, (welcome.token_expires_at_ms - welcome.server_time_ms) / 1000 * _REFRESH_AT)
-    refresh_at = clock() + lifetime
-    failures = Backoff(base=2.0)
-    while connection.is_open:
-        if clock() - connection.heard_at > _SILENCE_LIMIT:
-            connection.close(_GOING_AWAY, "no answer any more")
-            return
-        ping = control_pb2.Ping(client_time_ms=time.time_ns() // 1_000_000)
-        connection.send(form.frame("gateway.ping", ping))
-        await asyncio.sleep(min(_PING_INTERVAL, max(0.1, refresh_at - clock())))
-        if clock() < refresh_at:
-            continue
-        try:
-            new = await token()
-        except Exception as error:
-            # The gateway ends the connection when the old one has run out, and the next connect tells the reason.
-            log.warning("the token cannot be refreshed: %s", error)
-            retry_after = error.retry_after if isinstance(error, TokenUnavailable) else 0.0
-            refresh_at = clock() + 1.0 + retry_after + failures.after_failure()
-            continue
-        if connection.is_open:
-            connection.send(form.frame("gateway.refresh", control_pb2.Refresh(token=new)))
-        # The gateway does not say how long the new one lasts; ask again after as long as the last.
-        refresh_at = clock() + lifetime
+class Keeper:
+    """The timers of one connection. Times in seconds of one monotonic clock; the gateway's in Unix milliseconds."""
+
+    def __init__(self, now: float, expires_at_ms: int, server_time_ms: int, retries: Backoff | None = None) -> None:
+        self._retries = retries or Backoff(base=_RETRY_BASE, cap=_RETRY_CAP)
+        self._ping_at = now
+        self._refresh_at = now
+        self._ends_at = now
+        self._life = 0.0
+        # Whether a token is being fetched or was sent and not answered.
+        self._is_waiting = False
+        self.told(now, expires_at_ms, server_time_ms)
+
+    @property
+    def next_at(self) -> float:
+        return min(self._ping_at, self._refresh_at)
+
+    def told(self, now: float, expires_at_ms: int, server_time_ms: int) -> None:
+        """How long the present token lasts: both times are the gateway's, as the clock here may be wrong."""
+        life = self._life = (expires_at_ms - server_time_ms) / 1000
+        self._ends_at = now + life
+        self._refresh_at = now + max(_SHORTEST, life * _REFRESH_AT)
+        self._is_waiting = False
+        self._retries.reset()
+
+    def taken(self, now: float) -> None:
+        """The new token was taken by a gateway that does not say how long it lasts: as long as the last, then."""
+        self.told(now, int(self._life * 1000), 0)
+
+    def refused(self, now: float, retry_after: float = 0.0) -> None:
+        """No token could be had, or the gateway did not take it: once more, before the old one ends if time is left."""
+        self._is_waiting = False
+        wait = _SHORTEST + self._retries.after_failure()
+        left = self._ends_at - now
+        if left > 2 * _SHORTEST:
+            wait = min(wait, left / 2)
+        self._refresh_at = now + max(retry_after, wait)
+
+    @property
+    def is_waiting(self) -> bool:
+        return self._is_waiting
+
+    def must_ping(self, now: float) -> bool:
+        """Whether a ping is due; it counts as sent then."""
+        if now < self._ping_at:
+            return False
+        self._ping_at = now + PING_INTERVAL
+        return True
+
+    def must_refresh(self, now: float) -> bool:
+        """Whether a new token is to be fetched; it counts as asked for then."""
+        if now < self._refresh_at:
+            return False
+        if self._is_waiting:
+            self.refused(now)
+            return False
+        self._is_waiting = True
+        self._refresh_at = now + _ANSWER_LIMIT
+        return True
+
+    def sent(self, now: float) -> None:
+        """The new token is on its way to the gateway."""
+        self._refresh_at = now + _ANSWER_LIMIT

@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from trading_gateway_client.errors import TokenUnavailable, seconds_of
+from trading_gateway_client.errors import TokenUnavailable, is_final_refusal, is_problem, seconds_of
 
 # Gives a token; raises TokenUnavailable.
 TokenSource = Callable[[], Awaitable[str]]
@@ -18,13 +18,19 @@ _TIMEOUT = 10.0
 _UNREADABLE = (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, RecursionError)
 
 
-def fixed_token(token: str) -> TokenSource:
+class FixedToken:
     """One token, for as long as it lasts."""
 
-    async def get() -> str:
-        return token
+    def __init__(self, token: str) -> None:
+        self._token = token
 
-    return get
+    async def __call__(self) -> str:
+        return self._token
+
+
+def fixed_token(token: str) -> TokenSource:
+    """One token, for as long as it lasts; a client stops when it has run out."""
+    return FixedToken(token)
 
 
 def api_key_token(gateway: str, api_key: str, *, tls: ssl.SSLContext | None = None) -> TokenSource:
@@ -43,9 +49,11 @@ def api_key_token(gateway: str, api_key: str, *, tls: ssl.SSLContext | None = No
             with urllib.request.urlopen(request, timeout=_TIMEOUT, context=tls) as answer:  # noqa: S310
                 return _token_of(json.load(answer))
         except urllib.error.HTTPError as error:
-            detail, retry_after = _problem(error)
-            raise TokenUnavailable(error.code, detail, retry_after) from None
+            code, detail, retry_after = _problem(error)
+            is_final = is_final_refusal(error.code, code)
+            raise TokenUnavailable(error.code, detail, retry_after, code=code, is_final=is_final) from None
         except _UNREADABLE as error:
+            # Also what is no answer of the gateway, but of something before it.
             raise TokenUnavailable(0, f"the gateway does not answer ({type(error).__name__})") from None
 
     async def get() -> str:
@@ -62,12 +70,16 @@ def _token_of(answer: Any) -> str:
     return token
 
 
-def _problem(error: urllib.error.HTTPError) -> tuple[str, float]:
+def _problem(error: urllib.error.HTTPError) -> tuple[str, str, float]:
+    """Code ("" when it is not the gateway's own answer), detail, seconds to wait."""
     retry_after = error.headers.get("Retry-After", "")
+    code, detail = "", f"HTTP {error.code}"
     try:
-        detail = str(json.load(error)["detail"])
+        if is_problem(error.headers.get("Content-Type", "")):
+            problem = json.load(error)
+            code, detail = str(problem["code"]), str(problem["detail"])
     except _UNREADABLE:
-        detail = f"HTTP {error.code}"
+        pass
     finally:
         error.close()
-    return detail, seconds_of(retry_after)
+    return code, detail, seconds_of(retry_after)

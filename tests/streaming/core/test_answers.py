@@ -383,6 +383,24 @@ def test_client_that_does_not_say_what_it_has_heard_is_never_held_back() -> None
     assert [sequence for sequence, *_ in answers(bob)] == [2]
 
 
+def test_connection_begins_held_back_while_a_refusal_was_not_heard_that_comes_again() -> None:
+    bob = Terminal(heard=0)
+    spent(bob)
+    for sequence in (1, 2):
+        bob.send("trading_signal", signal(), sequence=sequence)
+    bob.sink.deliver()
+    for heard, refused in ((1, [3]), (2, [])):
+        # A copy, as another process reads it.
+        position = StreamPosition.from_text(bob.session.position.to_text())
+        again = Terminal(heard=heard, position=position)
+        again.send("trading_signal", signal(), sequence=3)
+        assert [sequence for sequence, *_ in answers(again)] == refused
+        again.send("gateway.ping", control_pb2.Ping(heard_sequence=3))
+        again.send("trading_signal", signal(), sequence=4)
+        again.sink.deliver()
+        assert [record.sequence for record in again.records("trading-signals")][-1] == 4
+
+
 def test_final_refusal_holds_nothing_back() -> None:
     bob = Terminal(heard=0)
     bob.send("trading_signal", signal("BTCUSD"), sequence=1)
