@@ -44,8 +44,8 @@ class TokenBucket:
 
 
 def _milliseconds(seconds: float) -> int:
-    """Rounded up, without what floating point adds; at least 1."""
-    return max(1, math.ceil(round(seconds * 1000, 3)))
+    """Rounded up; at least 1."""
+    return max(1, math.ceil(seconds * 1000))
 
 
 class MirroredBucket(TokenBucket):

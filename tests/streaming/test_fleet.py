@@ -163,7 +163,6 @@ async def test_what_a_user_used_up_elsewhere_is_used_up_at_the_process_that_the_
 async def test_without_valkey_each_process_holds_its_users_by_itself(
     pair: tuple[Process, Process], own_valkey: Valkey
 ) -> None:
-    first, second = pair
     for process in pair:
         await process.fleet.places.beat()
     own_valkey.stop()

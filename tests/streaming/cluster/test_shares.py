@@ -52,6 +52,10 @@ class Server:
         """How many of so many messages pass."""
         return sum(self.buckets[user_id].take(time.monotonic()) for _ in range(number))
 
+    def has_no_burst(self, user_id: str, since: float) -> bool:
+        """Whether the user gets no more here than what the plan has brought since then."""
+        return self.send(user_id, 50) <= LIMIT * (time.monotonic() - since) + 1
+
     def is_reported(self, user_id: str) -> bool:
         return user_id in self.shares._watched
 
@@ -108,9 +112,10 @@ async def test_what_one_process_lets_pass_is_gone_at_the_others_after_the_next_r
 ) -> None:
     bob, servers = new_id(), tuple(make_server(valkey.url) for _ in range(4))
     await share(bob, *servers)
+    begun = time.monotonic()
     assert servers[0].send(bob, 50) == 50
     await report(*servers)
-    assert all(server.send(bob, 50) < 25 for server in servers[1:])
+    assert all(server.has_no_burst(bob, begun - 0.1) for server in servers[1:])
 
 
 async def test_burst_at_each_of_two_processes_is_paid_back_by_both(make_server: MakeServer, valkey: Valkey) -> None:
@@ -149,6 +154,7 @@ async def test_user_who_left_a_process_is_charged_there_on_coming_back(make_serv
     second.leave(bob)
     await report(first, second)
     second.come(bob)
+    begun = time.monotonic()
     assert second.send(bob, 50) == 50
     second.leave(bob)
     await second.shares.report()
@@ -156,7 +162,7 @@ async def test_user_who_left_a_process_is_charged_there_on_coming_back(make_serv
     assert not first.is_reported(bob)
     first.come(bob)
     await first.shares.report()
-    assert first.send(bob, 50) < 25
+    assert first.has_no_burst(bob, begun - 0.1)
 
 
 async def test_last_word_of_the_process_that_a_user_has_left_is_waited_for(
@@ -169,13 +175,14 @@ async def test_last_word_of_the_process_that_a_user_has_left_is_waited_for(
     await report(first, second)
     await report(first, until=lambda: not first.is_reported(bob))
     # The user goes over, and the first process has not noticed yet when the second one asks.
+    begun = time.monotonic()
     assert first.send(bob, 50) == 50
     second.come(bob)
     await second.shares.report()
     first.leave(bob)
     await first.shares.report()
     await second.shares.report()
-    assert second.send(bob, 50) < 25
+    assert second.has_no_burst(bob, begun - 0.5)
 
 
 async def test_processes_stop_reporting_when_the_other_has_gone(
@@ -247,13 +254,13 @@ async def test_user_who_connects_while_valkey_is_away_has_all_of_the_rate_there(
 ) -> None:
     bob, first, second = new_id(), make_server(own_valkey.url), make_server(own_valkey.url)
     await share(bob, first, second)
-    bucket = second.buckets[bob]
-    second.send(bob, 60)
     own_valkey.stop()
     await second.shares.report()
-    assert bucket.retry_after_ms() == pytest.approx(40, abs=2)
+    bucket = second.buckets[bob]
+    second.send(bob, 60)
+    at_half_the_rate = bucket.retry_after_ms()
     second.come(bob, None)
-    assert bucket.retry_after_ms() == pytest.approx(20, abs=2)
+    assert bucket.retry_after_ms() == pytest.approx(at_half_the_rate / 2, abs=1)
     assert second.shares.part(bob) == 1.0
 
 
@@ -309,4 +316,4 @@ async def test_many_users_are_reported_in_a_few_visits(make_server: MakeServer, 
         second.come(user_id, frozenset({first.name}))
         first.send(user_id, 50)
     await report(first, second)
-    assert all(second.send(user_id, 50) < 40 for user_id in (users[0], users[-1]))
+    assert {second.mirrors[user_id]._seen[first.name].passed for user_id in users} == {50}

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from streaming.core.shares import Mirror, Report
 from streaming.core.throttle import MirroredBucket
 
-
 # Of a token, for what rounding leaves missing.
 _ROUNDING = 1e-6
 

@@ -1,7 +1,7 @@
 """A user on several processes gets what the one true bucket would give, and little more; in a simulated clock."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 import pytest
@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 from tests.streaming.core.mirrors import Cluster
 
 RATE = 50.0
+# Seconds between two exchanges of a process, and of the floods' clock.
+INTERVAL = 0.1
+STEP = 0.005
 NAMES = ("a", "b", "c", "d")
 
 
@@ -148,3 +151,143 @@ def test_first_refusal_comes_no_earlier_than_that_of_the_one_true_bucket(walk: l
         assert passes or is_over
 
     run(walk, send)
+
+
+def test_process_that_was_not_heard_of_for_long_takes_nothing_from_a_user_within_the_plan() -> None:
+    cluster = Cluster(RATE)
+    for name in ("a", "b", "c"):
+        cluster.server(name)
+    for name in ("a", "b", "c"):
+        cluster.exchange(name)
+    cluster.cut_off = {"b"}
+    for turn in range(200):
+        cluster.now += INTERVAL
+        # Together just what the plan brings; what "c" lets pass is heard of at once.
+        for name in "bbbbc" if turn % 2 else "bbbcc":
+            within_the_plan(cluster, name)
+        for name in ("a", "b", "c"):
+            cluster.exchange(name)
+    cluster.cut_off = set()
+    for name in ("b", "a"):
+        cluster.exchange(name)
+    for _ in range(60):
+        within_the_plan(cluster, "a")
+
+
+def test_process_that_had_forgotten_the_user_is_charged_from_nothing_on() -> None:
+    cluster = Cluster(RATE)
+    for name in ("a", "b"):
+        cluster.server(name)
+    for passed in (40, 10):
+        for _ in range(passed):
+            cluster.send("b")
+        for name in ("b", "a"):
+            cluster.exchange(name)
+        cluster.forget("b")
+    assert [cluster.send("a")[0] for _ in range(3)] == [True, False, False]
+
+
+# --- Over the plan ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Flood:
+    """A user who offers ``factor`` times the plan, to each of the processes by its weight, for 30 s after ``rest``."""
+
+    weights: tuple[float, ...]
+    factor: float = 10.0
+    rest: float = 0.0
+    # Seconds of the flood between which the store is away.
+    outage: tuple[float, float] = (0.0, 0.0)
+    # Seconds of the flood, and how many messages had passed and would have passed through the one true bucket.
+    course: list[tuple[float, int, int]] = field(default_factory=list)
+
+    def run(self) -> "Flood":
+        cluster, names = Cluster(RATE), NAMES[: len(self.weights)]
+        for name in names:
+            cluster.server(name)
+        due = dict.fromkeys(names, 0.0)
+        next_exchange = {name: place * INTERVAL / len(names) for place, name in enumerate(names)}
+        while (elapsed := cluster.now - self.rest) < 30.0:
+            cluster.now += STEP
+            cluster.cut_off = set(names) if self.outage[0] <= elapsed < self.outage[1] else set()
+            for name, weight in zip(names, self.weights, strict=True):
+                if cluster.now >= next_exchange[name]:
+                    cluster.exchange(name)
+                    next_exchange[name] = cluster.now + INTERVAL * 1.1
+                if elapsed >= 0.0:
+                    due[name] += self.factor * RATE * STEP * weight / sum(self.weights)
+                while due[name] >= 1.0:
+                    due[name] -= 1.0
+                    cluster.send(name)
+            self.course.append((elapsed, cluster.passed, cluster.ideal.passed))
+        return self
+
+    def passed(self, begin: float, end: float) -> int:
+        at = [passed for elapsed, passed, _ in self.course if begin <= elapsed <= end]
+        return at[-1] - at[0]
+
+
+@pytest.mark.parametrize("rest", [0.0, 5.0])
+@pytest.mark.parametrize("factor", [1.2, 3.0, 10.0])
+@pytest.mark.parametrize("weights", [(1, 1), (10, 1), (1, 1, 1, 1), (10, 1, 1, 1)])
+def test_user_over_the_plan_gets_the_plan_within_five_percent_and_never_less_than_the_one_true_bucket_gives(
+    weights: tuple[float, ...], factor: float, rest: float
+) -> None:
+    flood = Flood(weights, factor, rest).run()
+    assert 0.95 * RATE * 30 <= flood.passed(0.0, 30.0) <= 1.05 * RATE * 30
+    ahead = [passed - ideal for _, passed, ideal in flood.course]
+    # A burst of each process at most, and what passes between two reports of the same moment.
+    assert max(ahead) <= (len(weights) - 1) * RATE + len(weights) * RATE * INTERVAL
+    assert min(ahead) >= -RATE * INTERVAL
+
+
+@pytest.mark.parametrize("weights", [(1, 1), (10, 1), (1, 1, 1, 1), (10, 1, 1, 1)])
+def test_user_over_the_plan_gets_at_most_twice_the_plan_while_the_store_is_away(weights: tuple[float, ...]) -> None:
+    flood = Flood(weights, outage=(8.0, 18.0)).run()
+    assert 0.95 * RATE * 10 <= flood.passed(8.0, 18.0) <= 2.0 * RATE * 10
+    assert 0.9 * RATE * 8 <= flood.passed(21.0, 29.0) <= 1.1 * RATE * 8
+
+
+def test_connection_that_was_quiet_when_the_store_went_away_gets_an_equal_part_at_least() -> None:
+    cluster = Cluster(RATE)
+    for turn in range(20):
+        cluster.now = turn * INTERVAL
+        for _ in range(20):
+            cluster.send("a")
+        cluster.server("b")
+        for name in ("a", "b"):
+            cluster.exchange(name)
+    cluster.cut_off = {"a", "b"}
+    begin = cluster.passed
+    for _ in range(100):
+        cluster.now += INTERVAL
+        for _ in range(20):
+            cluster.send("b")
+    assert cluster.passed - begin >= RATE / 2 * 9
+
+
+@pytest.mark.parametrize("number", [2, 4])
+@pytest.mark.parametrize("stay", [0.5, 2.0, 5.0])
+def test_user_over_the_plan_who_changes_between_processes_gains_one_burst_of_each_and_no_more(
+    stay: float, number: int
+) -> None:
+    cluster, place, next_move, next_exchange, due = Cluster(RATE), 0, 0.0, 0.0, 0.0
+    while cluster.now < 60.0:
+        if cluster.now >= next_move:
+            if cluster.servers:
+                old = NAMES[place % number]
+                cluster.servers[old].is_live = False
+                cluster.exchange(old)
+            place += 1
+            cluster.move_to(NAMES[place % number])
+            next_move += stay
+        if cluster.now >= next_exchange:
+            cluster.exchange(NAMES[place % number])
+            next_exchange += INTERVAL
+        cluster.now += STEP
+        due += 5 * RATE * STEP
+        while due >= 1.0:
+            due -= 1.0
+            cluster.send(NAMES[place % number])
+    assert cluster.ideal.passed <= cluster.passed <= cluster.ideal.passed + (number - 1) * RATE + RATE * INTERVAL
