@@ -178,13 +178,18 @@ def test_process_that_had_forgotten_the_user_is_charged_from_nothing_on() -> Non
     cluster = Cluster(RATE)
     for name in ("a", "b"):
         cluster.server(name)
-    for passed in (40, 10):
-        for _ in range(passed):
-            cluster.send("b")
-        for name in ("b", "a"):
-            cluster.exchange(name)
-        cluster.forget("b")
-    assert [cluster.send("a")[0] for _ in range(3)] == [True, False, False]
+    for name in "b" * 40 + "a":
+        cluster.send(name)
+    for name in ("b", "a"):
+        cluster.exchange(name)
+    cluster.forget("b")
+    cluster.now += 130.0
+    cluster.exchange("a")
+    for _ in range(48):
+        cluster.send("b")
+    for name in ("b", "a"):
+        cluster.exchange(name)
+    assert [cluster.send("a")[0] for _ in range(3)] == [True, True, False]
 
 
 # --- Over the plan ----------------------------------------------------------------------------------------------------
