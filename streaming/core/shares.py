@@ -167,7 +167,7 @@ class Mirror:
         spare.append((overflow, overflow - self._spilled))
         self._spilled = overflow
         left = 0.0
-        for since, amount in sorted(dues):
+        for since, amount in dues:
             for place, (end, unused) in enumerate(spare):
                 paid = min(amount, unused, max(0.0, end - since))
                 spare[place] = end, unused - paid

@@ -178,6 +178,7 @@ def test_process_that_had_forgotten_the_user_is_charged_from_nothing_on() -> Non
     cluster = Cluster(RATE)
     for name in ("a", "b"):
         cluster.server(name)
+    cluster.now += INTERVAL
     for name in "b" * 40 + "a":
         cluster.send(name)
     for name in ("b", "a"):
