@@ -189,7 +189,7 @@ class AdmissionDesk:
         try:
             if handshake.account and handshake.account not in access.accounts:
                 access = await self._with_account(claims, handshake.account)
-            await self._share_place(access, entry, user_limit)
+            await self._share_place(access, user_limit)
         except BaseException:
             entry.release()
             self._fleet.released(claims.user_id, claims.company_id)
@@ -298,7 +298,7 @@ class AdmissionDesk:
         entry.reserve()
         return entry, policy.connection_limit + replaces
 
-    async def _share_place(self, access: TerminalAccess, entry: UserEntry, user_limit: int) -> None:
+    async def _share_place(self, access: TerminalAccess, user_limit: int) -> None:
         """The same among those of all processes, where the shared store answers."""
         fleet = self._fleet
         company_limit = access.company_connection_limit + user_limit - access.connection_limit
@@ -311,7 +311,7 @@ class AdmissionDesk:
             is_user = reservation.refusal == "user_limit"
             limit = access.connection_limit if is_user else access.company_connection_limit
             raise _full(limit, reservation.refusal)
-        await fleet.found_others(access.user_id, reservation.others, entry)
+        await fleet.found_others(access.user_id, reservation.others)
 
     def _check_ban(self, until: float) -> None:
         if until:

@@ -80,7 +80,7 @@ class Cutoff:
         entry.company.refuses_over_quota = access.refuses_over_quota
         if entry.company.volume.is_exhausted and not access.refuses_over_quota:
             entry.company.volume.is_exhausted = False
-        entry.set_rate(access.message_rate_limit, self._shares.part(access.user_id))
+        entry.set_rate(access.message_rate_limit)
 
     def _apply(self, connection: Connection, access: TerminalAccess | None) -> None:
         session = connection.session
@@ -127,9 +127,10 @@ class Cutoff:
         for user_id, entry in list(self._registry.users.items()):
             conduct = entry.conduct
             if not conduct.is_quiet:
-                # A part follows the demand, down to nothing where there is none, and comes after it: whoever comes back
-                # must not be measured by nothing. An equal part is what each process may have.
-                part = max(entry.part, 1.0 / self._places.process_count)
+                # A process sees only what comes to it: a flood that is spread over several is found by each of them
+                # in its part. The part follows the demand, down to nothing where there is none, and comes after it:
+                # whoever comes back must not be measured by nothing.
+                part = max(entry.mirror.part, 1.0 / self._places.process_count)
                 verdict = conduct.look(now, entry.rate_limit * part)
                 if verdict is not None:
                     self._ban(user_id, entry, verdict)

@@ -19,25 +19,24 @@ from streaming.cluster.live import LiveList
 from streaming.cluster.places import Places
 from streaming.cluster.shares import Shares
 from streaming.core.session import Session
+from streaming.core.shares import Mirror
 from streaming.cutoff import Cutoff
 from streaming.news import News
 from streaming.quotas import Quotas, tell
-from streaming.registry import Connection, Registry, UserEntry
+from streaming.registry import Connection, Registry
 from streaming.taps import Taps
 from tenants.access import TerminalAccess
 
 # Seconds.
 _BEAT_INTERVAL = 3.0
 _SYNC_INTERVAL = 1.0
-_SHARE_INTERVAL = 0.2
+_SHARE_INTERVAL = 0.1
 _NEWS_PAUSE = 0.005
 _TAP_INTERVAL = 0.25
 _STOP_TIMEOUT = 5.0
 # Every so many syncs all numbers are written, whatever has changed.
 _FULL_SYNC = 15
 _REPEATS = 6
-# What a user's bucket holds in a second process at first: the burst was given in the first one.
-_NEWCOMER = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class Fleet:
         self.registry = registry
         self.directory = directory
         self.places = Places(link, registry.held_by_user, registry.held_by_company, self._others)
-        self.shares = Shares(link, self._offered, self._limit_of, self._set_part)
+        self.shares = Shares(link, self._mirror_of, self._is_live)
         self.bans = Bans(link, directory)
         self.live = LiveList(link, registry)
         self.taps = Taps(link, registry)
@@ -107,6 +106,8 @@ class Fleet:
             async with asyncio.timeout(_STOP_TIMEOUT):
                 await self.bans.write_down()
         await self.quotas.flush()
+        # What the users who have just left have sent here.
+        await self.shares.report()
         await self.live.flush()
         await self.places.leave()
         await self.link.close()
@@ -117,14 +118,10 @@ class Fleet:
 
     # --- Connections -------------------------------------------------------------------------------------------------
 
-    async def found_others(self, user_id: str, others: frozenset[str] | None, entry: UserEntry) -> None:
+    async def found_others(self, user_id: str, others: frozenset[str] | None) -> None:
         """What the shared store has said of a user who connects; None: it could not be asked."""
-        if others is None:
-            self.shares.start_apart(user_id, self.places.process_count)
-        elif others:
-            self.shares.note_others(user_id, others)
-            if not entry.connections:
-                entry.bucket.shrink(_NEWCOMER)
+        self.shares.came(user_id, others)
+        if others:
             processes = [self.link.process_id, *others]
             news = {"kind": "shared", "from": self.link.process_id, "user_id": user_id, "processes": processes}
 
@@ -145,29 +142,28 @@ class Fleet:
     def closed(self, connection: Connection) -> None:
         """A connection is in the registry no more."""
         self.live.closed(connection)
-        self.places.mark(connection.user_id, connection.entry.company.company_id)
+        self._left(connection.user_id, connection.entry.company.company_id)
 
     def released(self, user_id: str, company_id: str) -> None:
         """A reserved place was given back."""
+        self._left(user_id, company_id)
+
+    def _left(self, user_id: str, company_id: str) -> None:
         self.places.mark(user_id, company_id)
+        if not self._is_live(user_id):
+            self.shares.left(user_id)
 
     def on_abuse(self, session: Session) -> None:
         self.cutoff.on_abuse(session)
 
     # --- What the shared parts ask -----------------------------------------------------------------------------------
 
-    def _offered(self, user_id: str) -> int | None:
+    def _mirror_of(self, user_id: str) -> Mirror | None:
         entry = self.registry.users.get(user_id)
-        return entry.conduct.messages if entry is not None and entry.held else None
+        return None if entry is None else entry.mirror
 
-    def _limit_of(self, user_id: str) -> float:
-        entry = self.registry.users.get(user_id)
-        return 0.0 if entry is None else entry.rate_limit
-
-    def _set_part(self, user_id: str, part: float) -> None:
-        entry = self.registry.users.get(user_id)
-        if entry is not None and entry.part != part:
-            entry.set_rate(entry.rate_limit, part)
+    def _is_live(self, user_id: str) -> bool:
+        return self.registry.held_by_user(user_id) > 0
 
     def _others(self, user_id: str, others: dict[str, int]) -> None:
         self.cutoff.others(user_id, others, self.link.process_id)
@@ -190,7 +186,7 @@ class Fleet:
         """Redis may have forgotten everything; the other processes find that out in their own time."""
         self._repeats = _REPEATS
         self.live.repeat_all()
-        self.shares.forget_apart()
+        self.shares.resume()
 
     def judge(self) -> None:
         """Once a second."""

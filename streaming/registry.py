@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from streaming.core.breaker import Conduct
 from streaming.core.policy import UserPolicy
 from streaming.core.session import Session
+from streaming.core.shares import Mirror
 from streaming.core.stream import StreamPosition
-from streaming.core.throttle import TokenBucket
+from streaming.core.throttle import MirroredBucket, TokenBucket
 from streaming.core.volume import Volume
 from streaming.peers import ConnectionPeer
 
@@ -50,13 +51,12 @@ class Connection:
 class UserEntry:
     """What is shared by all connections of a user in this process."""
 
-    bucket: TokenBucket
+    # This process's copy of the user's bucket, and what keeps it in step with those of the others.
+    bucket: MirroredBucket
+    mirror: Mirror
     connects: TokenBucket
     conduct: Conduct
     company: "CompanyEntry"
-    # Messages a second over all processes, and the part of it that this process may let pass.
-    rate_limit: float
-    part: float = 1.0
     # Of the company, as of which this is known: answers of the database may overtake each other.
     version: int = 0
     connections: set[Connection] = field(default_factory=set)
@@ -87,9 +87,13 @@ class UserEntry:
         self.reserved -= 1
         self.company.held -= 1
 
-    def set_rate(self, rate_limit: float, part: float) -> None:
-        self.rate_limit, self.part = rate_limit, part
-        self.bucket.change(rate_limit * part, rate_limit * part)
+    @property
+    def rate_limit(self) -> float:
+        """Messages a second over all processes."""
+        return self.bucket.rate
+
+    def set_rate(self, rate_limit: float) -> None:
+        self.bucket.change(rate_limit, rate_limit)
 
 
 @dataclass(slots=True)
@@ -140,10 +144,11 @@ class Registry:
             connects = TokenBucket(self._connect_rate_limit, 10 * self._connect_rate_limit, now)
             company = self.company(policy.company_id)
             earlier = entry if entry is not None and entry.held else None
-            entry = UserEntry(TokenBucket(rate, rate, now), connects, Conduct(now), company, rate, earlier=earlier)
+            bucket = MirroredBucket(rate, rate, now)
+            entry = UserEntry(bucket, Mirror(bucket, now), connects, Conduct(now), company, earlier=earlier)
             self.users[policy.user_id] = company.users[policy.user_id] = entry
         elif policy.version >= entry.version:
-            entry.set_rate(rate, entry.part)
+            entry.set_rate(rate)
         # Also for whoever never comes further than the handshake.
         entry.idle_since = now
         return entry

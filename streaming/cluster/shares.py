@@ -1,174 +1,178 @@
-"""The rate of a user divided among the processes that serve the same user. Room: streaming.cluster.
+"""The rate of a user who is served by several processes: each reports what it has let pass. Room: streaming.cluster.
 
-No message waits for Redis: each process lets its own part pass and reports, a few times a second, how much was offered
-to it; the part follows from the reports of all (``core.shares``). Only users that several processes serve are reported.
+No message waits for Redis: each process has a whole copy of the user's bucket and charges to it what the others report
+(``core.shares``). A process that serves a user alone writes a report when the user comes and one when the user has
+gone; only while several serve the user do they report again and again.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from redis.asyncio import Redis
 
 from streaming.cluster.link import Link
-from streaming.core.shares import share_of
+from streaming.core.shares import FRESH, Mirror, Report
 
 _BATCH = 200
-# Seconds after which a report counts no more: its process has gone, or serves the user no longer.
-_FRESH = 2.0
+# Seconds that the last report of a process is kept: as long as a process remembers the bucket of a user who has gone.
+_MEMORY = 130
+# Seconds for which a process that a user comes to listens to those that the user was at before: their last report may
+# be on its way.
+_ARRIVAL = 3.0
 # Seconds that the others have for finding out that Redis is back.
 _RETURN_PATIENCE = 5.0
-# Of the newest measurement in the running one: a terminal sends in bursts.
-_WEIGHT = 0.5
 
-# KEYS: a hash for each user. ARGV: process, freshness in ms, then a demand for each, -1: gone. Answers for each the
-# fresh reports as {process, demand, ...}. The clock is Redis' own.
+# KEYS: a hash for each user. ARGV: process, seconds that a report is kept, then a report for each. Answers the time in
+# ms and for each the reports of the others as {process, report, ...}. The clock is Redis' own.
 _REPORT = """
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-local answer = {}
+local answer = {now}
 for i = 1, #KEYS do
-  local fresh = {}
-  if tonumber(ARGV[i + 2]) < 0 then
-    redis.call('HDEL', KEYS[i], ARGV[1])
-  else
-    redis.call('HSET', KEYS[i], ARGV[1], ARGV[i + 2] .. ':' .. now)
-    redis.call('EXPIRE', KEYS[i], 60)
-  end
+  local others = {}
+  redis.call('HSET', KEYS[i], ARGV[1], ARGV[i + 2] .. ':' .. now)
+  redis.call('EXPIRE', KEYS[i], ARGV[2])
   local fields = redis.call('HGETALL', KEYS[i])
   for j = 1, #fields, 2 do
-    local demand, at = string.match(fields[j + 1], '^(.*):(%d+)$')
-    if now - tonumber(at) <= tonumber(ARGV[2]) then
-      table.insert(fresh, fields[j])
-      table.insert(fresh, demand)
-    else
-      redis.call('HDEL', KEYS[i], fields[j])
+    if fields[j] ~= ARGV[1] then
+      if now - tonumber(string.match(fields[j + 1], '%d+$')) <= tonumber(ARGV[2]) * 1000 then
+        table.insert(others, fields[j])
+        table.insert(others, fields[j + 1])
+      else
+        redis.call('HDEL', KEYS[i], fields[j])
+      end
     end
   end
-  answer[i] = fresh
+  answer[i + 1] = others
 end
 return answer
 """
 
 
 @dataclass(slots=True)
-class _Shared:
-    """A user that other processes serve too. ``offered``: messages counted at the last report, ``demand``: a second,
-    -1: the user has gone; ``others_at``: when another process was last heard of."""
+class _Watch:
+    """A user who is reported. ``until``: when that ends, unless others go on reporting; ``is_owed``: what has changed
+    here is not in Redis yet; ``is_new``: the user has come and nothing was heard of others since."""
 
-    offered: int
-    measured_at: float
-    demand: float
-    others_at: float
+    until: float
+    is_owed: bool = False
+    is_new: bool = False
 
 
 class Shares:
-    """Which part of each user's rate this process may let pass, where it is not all of it."""
+    """Keeps the copies of the users' buckets in step with those of the other processes."""
 
-    def __init__(
-        self,
-        link: Link,
-        offered: Callable[[str], int | None],
-        limit_of: Callable[[str], float],
-        apply: Callable[[str, float], None],
-    ) -> None:
-        """``offered``: all messages of a user so far, None when the user is not here any more; ``limit_of``: messages a
-        second over all processes; ``apply`` is told the part of this process, 0.0 to 1.0."""
+    def __init__(self, link: Link, mirror_of: Callable[[str], Mirror | None], is_live: Callable[[str], bool]) -> None:
+        """``mirror_of``: None when the user is forgotten here; ``is_live``: whether the user has a connection here."""
         self._link = link
-        self._offered = offered
-        self._limit_of = limit_of
-        self._apply = apply
-        self._shared: dict[str, _Shared] = {}
-        # The last known parts, as a fraction of the limit.
-        self._parts: dict[str, float] = {}
+        self._mirror_of = mirror_of
+        self._is_live = is_live
+        self._watched: dict[str, _Watch] = {}
+
+    def came(self, user_id: str, others: frozenset[str] | None) -> None:
+        """The user connects here, and ``others`` serve the user too; None: Redis is away, so nobody knows."""
+        mirror = self._mirror_of(user_id)
+        if mirror is None or self._link.is_alone:
+            return
+        if others is None:
+            mirror.stand_alone()
+        watch = self._watch(user_id, FRESH if others else 0.0)
+        watch.is_owed = watch.is_new = True
+
+    def left(self, user_id: str) -> None:
+        """The last connection of the user here has ended."""
+        if not self._link.is_alone:
+            self._watch(user_id, 0.0).is_owed = True
 
     def note_others(self, user_id: str, others: frozenset[str]) -> None:
         """Others serve this user too, or no longer."""
-        if not others:
-            return
-        now = time.monotonic()
-        shared = self._shared.get(user_id)
-        if shared is not None:
-            shared.others_at = now
-            return
-        self._shared[user_id] = _Shared(self._offered(user_id) or 0, now, 0.0, now)
-        self._set(user_id, 1.0 / (1 + len(others)))
+        if others and self._mirror_of(user_id) is not None:
+            self._watch(user_id, FRESH)
 
     def part(self, user_id: str) -> float:
-        """The fraction of the user's rate that this process may let pass."""
-        return self._parts.get(user_id, 1.0)
+        """What comes to this process of all that the user sends, 0.0 to 1.0, as far as is known."""
+        mirror = self._mirror_of(user_id)
+        return 1.0 if mirror is None else mirror.part
 
-    def start_apart(self, user_id: str, process_count: int) -> None:
-        """The user comes while Redis is away, so that nobody knows who else serves the user: all processes together
-        must not let pass more than twice the limit."""
-        if user_id not in self._parts and not self._link.is_alone:
-            self._set(user_id, min(1.0, 2.0 / process_count))
-
-    def forget_apart(self) -> None:
-        """Redis is back: what was only a guess is whole again until others are heard of; who was shared stays so until
-        the others had time to report again."""
-        for shared in self._shared.values():
-            shared.others_at = time.monotonic() + _RETURN_PATIENCE
-        for user_id in [user_id for user_id in self._parts if user_id not in self._shared]:
-            self._set(user_id, 1.0)
+    def resume(self) -> None:
+        """Redis is back, and the others find that out in their own time."""
+        for user_id in self._watched:
+            self._watch(user_id, _RETURN_PATIENCE)
 
     async def report(self) -> None:
-        now = time.monotonic()
-        for user_id in list(self._shared):
-            self._measure(user_id, now)
-        waiting = list(self._shared)
+        waiting = list(self._watched)
         for start in range(0, len(waiting), _BATCH):
-            batch = waiting[start : start + _BATCH]
-            answer = await self._exchange(batch)
-            if answer is None:
-                # The parts stay as they are: together they are still the limit.
+            if not await self._report(waiting[start : start + _BATCH]):
+                # Each copy goes on by itself; what the others let pass meanwhile is charged when Redis is back.
                 return
-            for user_id, fields in zip(batch, answer, strict=True):
-                self._take(user_id, fields)
 
-    async def _exchange(self, user_ids: list[str]) -> list[list[bytes]] | None:
-        """For each user the fresh reports of all processes: name, demand, name, demand…; None when Redis is away."""
-        keys = [f"gateway:rate:{user_id}" for user_id in user_ids]
-        demands = [round(self._shared[user_id].demand, 3) for user_id in user_ids]
+    async def _report(self, user_ids: list[str]) -> bool:
+        """False when Redis did not answer."""
+        now = time.monotonic()
+        asked: list[tuple[str, Mirror, Report]] = []
+        for user_id in user_ids:
+            mirror = self._mirror_of(user_id)
+            if mirror is None:
+                del self._watched[user_id]
+            else:
+                # Whatever changes from here on needs a report of its own.
+                self._watched[user_id].is_owed = False
+                asked.append((user_id, mirror, mirror.report(now, is_live=self._is_live(user_id))))
+        answer = await self._exchange(asked) if asked else (0.0, [])
+        now = time.monotonic()
+        if answer is None:
+            for user_id, mirror, _ in asked:
+                mirror.miss()
+                self._watch(user_id, 0.0).is_owed = True
+            return False
+        store_now, rows = answer
+        for (user_id, mirror, _), others in zip(asked, rows, strict=True):
+            mirror.hear(self._link.process_id, others, store_now, now)
+            self._look_after(user_id, others, store_now, now)
+        return True
 
-        async def question(redis: Redis) -> list[list[bytes]]:
-            answer: list[list[bytes]] = await redis.eval(
-                _REPORT, len(keys), *keys, self._link.process_id, int(_FRESH * 1000), *demands
-            )
+    def _look_after(self, user_id: str, others: dict[str, Report], store_now: float, now: float) -> None:
+        """How much longer the user is reported."""
+        watch = self._watched[user_id]
+        if any(store_now - report.at <= FRESH for report in others.values()):
+            self._watch(user_id, FRESH)
+        elif others and watch.is_new:
+            self._watch(user_id, _ARRIVAL)
+        watch.is_new = False
+        if not watch.is_owed and (now > watch.until or not self._is_live(user_id)):
+            del self._watched[user_id]
+
+    def _watch(self, user_id: str, seconds: float) -> _Watch:
+        watch = self._watched.setdefault(user_id, _Watch(0.0))
+        watch.until = max(watch.until, time.monotonic() + seconds)
+        return watch
+
+    async def _exchange(self, asked: list[tuple[str, Mirror, Report]]) -> tuple[float, list[dict[str, Report]]] | None:
+        """Seconds of Redis' clock, and for each user the reports of the others; None when Redis is away."""
+        keys = [f"gateway:passed:{user_id}" for user_id, _, _ in asked]
+        reports = [_written(report) for _, _, report in asked]
+
+        async def question(redis: Redis) -> list[Any]:
+            answer: list[Any] = await redis.eval(_REPORT, len(keys), *keys, self._link.process_id, _MEMORY, *reports)
             return answer
 
-        return await self._link.ask(question)
+        answer = await self._link.ask(question)
+        if answer is None:
+            return None
+        store_now, *rows = answer
+        return store_now / 1000, [
+            {name.decode(): _read(report) for name, report in zip(row[::2], row[1::2], strict=True)} for row in rows
+        ]
 
-    def _measure(self, user_id: str, now: float) -> None:
-        shared = self._shared[user_id]
-        offered = self._offered(user_id)
-        if offered is None:
-            shared.demand = -1.0
-            return
-        elapsed = max(0.01, now - shared.measured_at)
-        rate = (offered - shared.offered) / elapsed
-        shared.demand = _WEIGHT * rate + (1.0 - _WEIGHT) * max(0.0, shared.demand)
-        shared.offered, shared.measured_at = offered, now
 
-    def _take(self, user_id: str, fields: list[bytes]) -> None:
-        shared, now = self._shared[user_id], time.monotonic()
-        if shared.demand < 0:
-            del self._shared[user_id]
-            self._parts.pop(user_id, None)
-            return
-        demands = {name.decode(): float(demand) for name, demand in zip(fields[::2], fields[1::2], strict=True)}
-        limit = self._limit_of(user_id)
-        if len(demands) > 1 and limit > 0:
-            shared.others_at = now
-            self._set(user_id, share_of(limit, demands, self._link.process_id) / limit)
-        elif now - shared.others_at > _FRESH:
-            # Nobody else has reported for a while: the user is this process's alone.
-            del self._shared[user_id]
-            self._set(user_id, 1.0)
+def _written(report: Report) -> str:
+    """The fields of a report but the time, which Redis adds; seconds as ms."""
+    demand, age = round(report.demand, 3), round(report.age * 1000)
+    return f"{report.copy}:{report.passed}:{age}:{demand}:{int(report.is_live)}"
 
-    def _set(self, user_id: str, part: float) -> None:
-        if part >= 1.0:
-            self._parts.pop(user_id, None)
-        else:
-            self._parts[user_id] = part
-        self._apply(user_id, part)
+
+def _read(text: bytes) -> Report:
+    copy, passed, age, demand, is_live, at = text.split(b":")
+    return Report(int(copy), int(passed), int(age) / 1000, float(demand), is_live == b"1", int(at) / 1000)

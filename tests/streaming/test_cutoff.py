@@ -434,18 +434,33 @@ async def test_flooding_user_is_let_go(process: Process, above: int, code: int) 
     assert codes(bob, alice) == [code, 0]
 
 
+@pytest.mark.parametrize(("above", "code"), [(0, 0), (1, 4004)])
+async def test_flood_that_is_spread_over_two_processes_is_found_by_each_in_its_part(
+    process: Process, above: int, code: int
+) -> None:
+    bob = await process.connect()
+    process.fleet.places.process_count = 2
+    bob.connection.entry.mirror.part = 0.6
+    beyond = int(FLOOD_FACTOR * BOB.message_rate_limit * 0.6 * WINDOW) + above
+    conduct = bob.connection.entry.conduct
+    conduct.messages, conduct.over_rate = beyond + 100, beyond
+    process.fleet.cutoff.judge(time.monotonic())
+    assert codes(bob) == [code]
+
+
 @pytest.mark.parametrize("part", [0.0, 0.001])
-async def test_user_whose_rate_is_let_pass_elsewhere_is_answered_and_is_no_flooder(
+async def test_user_whose_rate_is_used_up_elsewhere_is_answered_and_is_no_flooder(
     process: Process, part: float
 ) -> None:
     bob = await process.connect()
     process.fleet.places.process_count = 2
-    process.fleet._set_part("bob", part)
+    bob.connection.entry.mirror.part = part
+    bob.connection.entry.bucket.charge(10_000.0)
     for sequence in range(1, 101):
         bob.send(sequence=sequence)
     nacks = bob.heard("Nack")
     assert {nack.code for nack in nacks} == {"rate_limited"}
-    assert len(nacks) >= 95 and min(nack.retry_after_ms for nack in nacks) > 0
+    assert len(nacks) == 100 and min(nack.retry_after_ms for nack in nacks) > 0
     for second in range(3):
         process.fleet.cutoff.judge(time.monotonic() + second)
     assert codes(bob) == [0]

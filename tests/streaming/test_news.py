@@ -87,23 +87,28 @@ async def test_news_of_a_deleted_company_cuts_its_users_off(process: Process, te
     assert bob.close_code == 4504
 
 
-async def test_news_that_another_process_serves_the_user_halves_the_part_here(process: Process) -> None:
+async def test_news_that_another_process_serves_the_user_makes_this_one_report_and_takes_nothing_from_the_user(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bob = await process.connect()
+    heard: list[tuple[str, frozenset[str]]] = []
+    monkeypatch.setattr(process.fleet.shares, "note_others", lambda *others: heard.append(others))
     me = process.fleet.link.process_id
     news = {"kind": "shared", "from": "other", "user_id": "bob", "processes": ["other", me]}
     process.fleet._news.heard({**news, "from": me})
-    assert bob.connection.entry.part == 1.0
+    assert heard == []
     process.fleet._news.heard(news)
-    assert bob.connection.entry.part == 0.5
+    assert heard == [("bob", frozenset({"other"}))]
+    for _ in range(50):
+        bob.send()
+    assert bob.heard("Nack") == []
 
 
 async def test_news_of_a_process_that_serves_a_user_who_is_not_here_leaves_nothing_behind(process: Process) -> None:
     me = process.fleet.link.process_id
     process.fleet._news.heard({"kind": "shared", "from": "other", "user_id": "bob", "processes": ["other", me]})
-    bob = await process.connect()
-    assert bob.connection.session.bucket is bob.connection.entry.bucket
-    assert bob.connection.entry.part == 0.5
-    assert "bob" in process.runtime.registry.users
+    assert process.fleet.shares._watched == {}
+    assert process.runtime.registry.users == {}
 
 
 async def test_news_that_somebody_follows_a_user_turns_the_tap_on(process: Process) -> None:
@@ -137,7 +142,7 @@ async def test_news_that_is_not_whole_is_refused_and_ends_nothing(process: Proce
     bob = await process.connect()
     with pytest.raises((KeyError, TypeError, ValueError)):
         process.fleet._news.heard(message)
-    assert (bob.close_code, bob.connection.entry.part) == (0, 1.0)
+    assert bob.close_code == 0
     await process.connect(query="stream=s2")
 
 
