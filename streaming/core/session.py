@@ -343,11 +343,10 @@ class Session:
         # Also when the connection is gone already: its successor must be able to send this message again.
         self.position.rewind()
 
-    def too_large(self, sequence: int) -> None:
-        """Kafka takes no message of this size: refused for good, so nothing more is owed for it."""
+    def not_recorded(self, sequence: int, error: MessageRefused) -> None:
+        """Kafka does not have a message of this session and will not get it: settled, and told to the client."""
         self.in_flight -= 1
-        reason = "larger than the messages that Kafka takes here"
-        self._refuse_for_good("", sequence, MessageRefused(NackCode.TOO_LARGE, reason))
+        self._refuse_for_good("", sequence, error)
         self.try_resume()
 
     def stop_reading(self) -> None:
