@@ -21,7 +21,7 @@ from events import outbox
 from events.publisher import Publisher
 from events.relay import Relay
 from streaming.presence import PresenceWatch
-from streaming.sinks.kafka import producer_config
+from streaming.sinks.config import producer_config
 from tenants.access import prune_revoked_tokens
 
 log = structlog.get_logger(__name__)

@@ -7,7 +7,7 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -171,6 +171,8 @@ class AdmissionDesk:
         self._allowed_origins = allowed_origins
         self._address_rate_limit = address_rate_limit
         self._connection_limit = connection_limit
+        # Whether Kafka takes messages of a user now; the sink says so as soon as it is there.
+        self.takes_user: Callable[[str], bool] = lambda _user_id: True
         self._addresses: dict[str, TokenBucket] = {}
         # Ids of users and of keys -> seconds of the monotonic clock up to which they are unknown.
         self._unknown: dict[str, float] = {}
@@ -185,6 +187,9 @@ class AdmissionDesk:
             raise AdmissionRefused(403, "origin_not_allowed", "this page may not open connections here")
         claims = self.verify(handshake.token)
         access = await self._access(claims)
+        if not self.takes_user(claims.user_id):
+            detail = "Kafka does not take messages of this user now"
+            raise AdmissionRefused(503, "backend_unavailable", detail, retry_after=2)
         entry, user_limit = self._take_place(handshake, access, now)
         try:
             if handshake.account and handshake.account not in access.accounts:

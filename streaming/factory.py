@@ -18,7 +18,8 @@ from streaming.limits import RuntimeLimits
 from streaming.positions import PositionStore
 from streaming.registry import Registry
 from streaming.runtime import Runtime
-from streaming.sinks.kafka import KafkaSink, producer_config
+from streaming.sinks.config import producer_config
+from streaming.sinks.kafka import KafkaSink
 from streaming.wire.http import BoundedHttpProtocol
 from tenants.tokens import default_keyring
 
@@ -99,11 +100,16 @@ def build_runtime() -> Runtime:
         producer_config(
             settings.GATEWAY_KAFKA_BOOTSTRAP_SERVERS, settings.GATEWAY_KAFKA_LINGER, settings.GATEWAY_KAFKA_OPTIONS
         ),
-        [*settings.GATEWAY_ROUTES.values(), settings.GATEWAY_FAILED_MESSAGES_TOPIC],
+        # First the topic without which a terminal cannot be served.
+        [
+            settings.GATEWAY_ROUTES[name]
+            for name in sorted(settings.GATEWAY_ROUTES, key=lambda name: name != "tick_data")
+        ],
+        settings.GATEWAY_FAILED_MESSAGES_TOPIC,
         runtime.on_delivered,
         runtime.on_failed,
         runtime.on_room,
-        runtime.on_too_large,
+        runtime.on_refused,
         in_flight_limit=settings.GATEWAY_PROCESS_IN_FLIGHT_LIMIT,
         in_flight_max_size=settings.GATEWAY_PROCESS_IN_FLIGHT_MAX_SIZE,
         timeout=settings.GATEWAY_BACKEND_TIMEOUT,

@@ -4,10 +4,10 @@ The hot path only adds to plain integers; the text is made when somebody asks. W
 writes its samples to a file once a second, and whichever is asked shows all of them, told apart by ``process``.
 """
 
+import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
@@ -62,6 +62,8 @@ HELP = {
     "gateway_produce_latency_seconds": ("histogram", "From the frame's receipt to Kafka's delivery report."),
     "gateway_in_flight_messages": ("gauge", "Messages published and not confirmed by Kafka yet."),
     "gateway_kafka_breaker_state": ("gauge", "1 while Kafka does not take messages, else 0."),
+    "gateway_kafka_ill": ("gauge", "1 for each topic, or partition of one, that takes no messages while others do."),
+    "gateway_kafka_failures_total": ("counter", "Messages that Kafka did not record, by topic and reason."),
     "gateway_failed_messages_total": ("counter", "Messages kept in failed-messages, by reason."),
     "gateway_frames_not_kept_total": ("counter", "Frames that failed-messages could not take, by reason."),
     "gateway_connects_refused_total": ("counter", "Handshakes refused, by HTTP status and code."),
@@ -72,9 +74,15 @@ HELP = {
 
 
 def samples_of(
-    gauges: Mapping[str, float], counts: Counts, routes: Mapping[str, Route], metrics: Metrics
+    gauges: Mapping[str, float],
+    counts: Counts,
+    routes: Mapping[str, Route],
+    metrics: Metrics,
+    ill_parts: Iterable[tuple[str, str]] = (),
+    failures: Mapping[tuple[str, str], int] | None = None,
 ) -> list[Sample]:
-    """All of one process; ``gauges``: name to value now."""
+    """All of one process; ``gauges``: name to value now; ``ill_parts``: topics with the number of a partition or "";
+    ``failures``: (topic, reason) to messages."""
     messages, refused, codes = "gateway_messages_total", Counter[str](), Counter[str]()
     for (message_type, code), count in counts.refusals.items():
         refused[message_type] += count
@@ -95,6 +103,9 @@ def samples_of(
     samples += [("gateway_frames_not_kept_total", {"reason": r}, n) for r, n in counts.not_kept.items()]
     samples += [("gateway_closes_total", {"code": str(int(code))}, n) for code, n in metrics.closes.items()]
     samples += [("gateway_requests_cut_total", {"status": str(s)}, n) for s, n in metrics.requests_cut.items()]
+    samples += [("gateway_kafka_ill", {"topic": topic, "partition": part}, 1) for topic, part in ill_parts]
+    for (topic, reason), count in (failures or {}).items():
+        samples.append(("gateway_kafka_failures_total", {"topic": topic, "reason": reason}, count))
     for (status, code), count in metrics.connects_refused.items():
         samples.append(("gateway_connects_refused_total", {"status": str(status), "code": code}, count))
     return samples + metrics.produce_latency.samples("gateway_produce_latency_seconds")
@@ -124,8 +135,19 @@ def render(by_process: dict[str, list[Sample]]) -> bytes:
     return generate_latest(registry)
 
 
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 class SharedSamples:
-    """The files by which the processes behind one port know each other's samples."""
+    """The files by which the processes behind one port know each other's samples. What a process has counted stays
+    when it dies; how it stood (its gauges) does not."""
 
     def __init__(self, folder: Path | None, index: int) -> None:
         self._folder = folder
@@ -134,7 +156,7 @@ class SharedSamples:
     def write(self, samples: list[Sample]) -> None:
         if self._folder is not None:
             draft = self._folder / f"{self._index}.tmp"
-            draft.write_bytes(msgspec.json.encode(samples))
+            draft.write_bytes(msgspec.json.encode((os.getpid(), samples)))
             draft.replace(self._folder / f"{self._index}.json")
 
     def read(self, own: list[Sample]) -> dict[str, list[Sample]]:
@@ -142,7 +164,8 @@ class SharedSamples:
         found: dict[str, list[Sample]] = {}
         if self._folder is not None:
             for path in self._folder.glob("*.json"):
-                rows: list[Any] = msgspec.json.decode(path.read_bytes())
-                found[path.stem] = [(name, labels, value) for name, labels, value in rows]
+                pid, rows = msgspec.json.decode(path.read_bytes(), type=tuple[int, list[Sample]])
+                is_alive = _is_alive(pid)
+                found[path.stem] = [row for row in rows if is_alive or HELP.get(row[0], ("",))[0] != "gauge"]
         found[str(self._index)] = own
         return found

@@ -19,7 +19,7 @@ import structlog
 from streaming.admission import Admission, AdmissionDesk, AdmissionRefused
 from streaming.background import repeat
 from streaming.carriers import Carriers
-from streaming.core.codes import CloseCode, NackCode
+from streaming.core.codes import CloseCode
 from streaming.core.context import SessionContext
 from streaming.core.errors import MessageRefused, RefreshRefused
 from streaming.core.policy import ConnectionLimits
@@ -51,6 +51,16 @@ class ManagedSink(Sink, Protocol):
     """A sink with the life cycle that the runtime drives."""
 
     in_flight: int
+
+    @property
+    def failures(self) -> Mapping[tuple[str, str], int]:
+        """Messages that were not recorded, by topic and reason."""
+
+    def takes_user(self, key: bytes) -> bool:
+        """False while a user with this key could only be sent away again."""
+
+    def ill_parts(self) -> list[tuple[str, str]]:
+        """What takes nothing while Kafka as a whole is there: topics, each with the number of a partition or ""."""
 
     def start(self) -> None: ...
     async def close(self, timeout: float) -> None: ...
@@ -100,6 +110,7 @@ class Runtime:
     def attach_sink(self, sink: ManagedSink) -> None:
         """Completes the wiring: the sink's callbacks are methods of this runtime, so it is made after it."""
         self.sink = sink
+        self.desk.takes_user = lambda user_id: sink.takes_user(user_id.encode())
         self.context = SessionContext(
             routes=self.routes,
             failed_topic=self._failed_topic,
@@ -130,6 +141,13 @@ class Runtime:
         if not self.directory.is_loaded:
             problems.append("database")
         return problems
+
+    def ill_parts(self) -> list[str]:
+        """What does not work for some although this process is ready for others, in words for an operator."""
+        return [
+            f"kafka topic {topic} partition {partition}" if partition else f"kafka topic {topic}"
+            for topic, partition in self.sink.ill_parts()
+        ]
 
     # --- Connections -------------------------------------------------------------------------------------------------
 
@@ -291,19 +309,15 @@ class Runtime:
             except Exception:
                 log.exception("session_crashed", session_id=session.session_id)
 
-    def on_not_recorded(self, batch: list[Receipt], error: MessageRefused) -> None:
+    def on_refused(self, batch: list[tuple[Receipt, MessageRefused]]) -> None:
         """Records that Kafka certainly does not have and never will, for a reason that concerns only them."""
-        for session, sequence, _received, route, _, _ in batch:
+        for (session, sequence, _received, route, _, _), error in batch:
             if route is not None:
                 route.unrecorded += 1
             try:
                 session.not_recorded(sequence, error, is_ordered=route is not None and route.urgent)
             except Exception:
                 log.exception("session_crashed", session_id=session.session_id)
-
-    def on_too_large(self, batch: list[Receipt]) -> None:
-        reason = "larger than the messages that Kafka takes here"
-        self.on_not_recorded(batch, MessageRefused(NackCode.TOO_LARGE, reason))
 
     def on_room(self) -> None:
         """The sink was full and has room again."""
@@ -413,7 +427,9 @@ class Runtime:
             "gateway_kafka_breaker_state": 0 if self.sink.available else 1,
             "gateway_loop_lag_seconds": self._loop_lag,
         }
-        return samples_of(gauges, self.context.counts, self.routes, self.metrics)
+        return samples_of(
+            gauges, self.context.counts, self.routes, self.metrics, self.sink.ill_parts(), self.sink.failures
+        )
 
     def exposition(self) -> bytes:
         """The Prometheus text of all processes behind this port."""

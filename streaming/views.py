@@ -18,9 +18,11 @@ async def livez(_request: HttpRequest) -> HttpResponse:
 
 @require_safe
 async def readyz(_request: HttpRequest) -> HttpResponse:
-    """200 when a new connection would be served at once, else 503 with what is missing."""
-    problems = process_runtime().problems()
-    answer = {"status": "unavailable" if problems else "ready", "problems": problems}
+    """200 when new connections would be served at once, else 503 with what is missing. ``ill`` names what does not
+    work for some users or messages although the process is of use to others."""
+    runtime = process_runtime()
+    problems = runtime.problems()
+    answer = {"status": "unavailable" if problems else "ready", "problems": problems, "ill": runtime.ill_parts()}
     return JsonResponse(answer, status=503 if problems else 200, headers={"Cache-Control": "no-store"})
 
 

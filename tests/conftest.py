@@ -12,7 +12,7 @@ from django.db.backends.sqlite3.base import DatabaseWrapper
 from django.utils import translation
 
 from tests.support.gateway import Gateway, make_template
-from tests.support.kafka import KafkaBroker
+from tests.support.kafka import WITH_RULES, KafkaBroker
 from tests.support.valkey import Valkey
 
 
@@ -53,7 +53,7 @@ def clean_flush() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
     """A real Apache Kafka that all tests share; nobody may stop it."""
-    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
+    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"), settings=WITH_RULES)
     broker.start()
     yield broker
     broker.stop()
@@ -62,7 +62,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
 @pytest.fixture
 def own_kafka(tmp_path: Path) -> Iterator[KafkaBroker]:
     """A real Apache Kafka for one test, which may kill it."""
-    broker = KafkaBroker(tmp_path / "own-kafka")
+    broker = KafkaBroker(tmp_path / "own-kafka", settings=WITH_RULES)
     broker.start()
     yield broker
     broker.stop()

@@ -25,7 +25,8 @@ Tap = Callable[["Session", str, int, int, str, bytes, int], None]
 
 
 class Sink(Protocol):
-    """Takes messages and reports later, through its callbacks, what became of each: every receipt comes back once."""
+    """Takes messages and reports later, through its callbacks, what became of each: every receipt comes back once, as
+    delivered (Kafka has it), as failed (Kafka may have it: to be sent again) or as refused (Kafka does not have it)."""
 
     # False while the broker is known to be away.
     available: bool
@@ -35,10 +36,11 @@ class Sink(Protocol):
     is_ill: bool
 
     def takes(self, topic: str, key: bytes) -> bool:
-        """False while this topic, or the partition of this key in it, takes nothing; to be asked while ``is_ill``."""
+        """False while this topic, or the partition of this key in it, takes nothing. To be asked while ``is_ill``."""
 
     def publish(self, topic: str, key: bytes, value: bytes, receipt: Receipt, headers: Headers | None = None) -> None:
-        """Queues one record without waiting; order is kept for each key within a topic."""
+        """Queues one record without waiting; order is kept for each key within a topic. What the sink does not take is
+        told through its callbacks, never from within this call."""
 
 
 class Peer(Protocol):

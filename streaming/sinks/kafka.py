@@ -1,21 +1,25 @@
-"""Kafka behind the Sink port: the only importer of confluent_kafka on the hot path. Room: streaming.sinks.
+"""Kafka behind the Sink port, in turns of the event loop. Room: streaming.sinks.
 
-One idempotent producer a process. Delivery reports are taken on the event loop itself by short polls while messages are
-in flight: a poll thread would fight the loop for the interpreter lock and wake it for every batch.
+Delivery reports are taken on the event loop itself by short polls while messages are in flight: a poll thread would
+fight the loop for the interpreter lock and wake it for every batch. There are two lanes, one for the topics of data and
+one for failed-messages, so that the second delays nobody; what is wrong with one topic or one partition stays there.
 """
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Producer
 
+from streaming.core.errors import MessageRefused
 from streaming.core.ports import Headers, Receipt
-from streaming.sinks.topics import ensure_topics, wait_for_producer_id
+from streaming.sinks import faults
+from streaming.sinks.contact import Contact
+from streaming.sinks.health import Health
+from streaming.sinks.lane import Lane
+from streaming.sinks.look import Look, look_at
 
 log = structlog.get_logger(__name__)
 
@@ -23,60 +27,27 @@ log = structlog.get_logger(__name__)
 # often otherwise (for errors and statistics).
 _BUSY_POLL = 0.002
 _IDLE_POLL = 0.1
-# Bytes; of a batch that a broker finds too large, smaller messages are not to blame.
-_LARGE_MESSAGE_SIZE = 16_384
-_RECONNECT_PAUSE = 1.0
-_WARM_UP_TIMEOUT = 15.0
-
-
-def producer_config(bootstrap_servers: str, linger: float, options: Mapping[str, str]) -> dict[str, Any]:
-    """librdkafka settings of the producer; ``linger`` in seconds; ``options`` win (security, compression).
-
-    What durability stands on cannot be overridden: acks=all, idempotence and the partitioner.
-    """
-    return {
-        "linger.ms": linger * 1000,
-        "socket.timeout.ms": 10_000,
-        "socket.keepalive.enable": True,
-        "socket.nagle.disable": True,
-        # The sink ends everything by itself well before; expiry of single messages would leave gaps in the order.
-        "delivery.timeout.ms": 120_000,
-        "queue.buffering.max.messages": 200_000,
-        "queue.buffering.max.kbytes": 524_288,
-        "reconnect.backoff.ms": 100,
-        "reconnect.backoff.max.ms": 1_000,
-        "statistics.interval.ms": 1_000,
-        "topic.metadata.refresh.interval.ms": 60_000,
-        **options,
-        "bootstrap.servers": bootstrap_servers,
-        "acks": "all",
-        "enable.idempotence": True,
-        # As Java's default partitioner, so that Java consumers find a user where they expect it.
-        "partitioner": "murmur2_random",
-    }
-
-
-class _Handover:
-    """The messages that were given to librdkafka together: when, and how many of them have no report yet."""
-
-    __slots__ = ("at", "left")
-
-    def __init__(self, at: float, left: int) -> None:
-        self.at = at
-        self.left = left
+# Seconds that a look at the brokers is waited for.
+_LOOK_TIMEOUT = 10.0
+# Seconds that messages of a partition without a leader may wait while nothing more may be in flight.
+_FULL_TIMEOUT = 1.0
+# Of what may be in flight, failed-messages gets this part.
+_SIDE_SHARE = 4
 
 
 class KafkaSink:
-    """Publishes with order per key, reports each receipt once, and knows when the broker is away."""
+    """Publishes with order per key, reports each receipt once, and knows what is away: all of Kafka, a topic, a
+    partition."""
 
     def __init__(
         self,
         config: dict[str, Any],
         topics: list[str],
+        failed_topic: str,
         on_delivered: Callable[[list[Receipt]], None],
         on_failed: Callable[[list[Receipt], str], None],
         on_room: Callable[[], None],
-        on_too_large: Callable[[list[Receipt]], None],
+        on_refused: Callable[[list[tuple[Receipt, MessageRefused]]], None],
         *,
         in_flight_limit: int,
         in_flight_max_size: int,
@@ -85,99 +56,112 @@ class KafkaSink:
         may_rest: Callable[[], bool] = lambda: True,
         partitions: int = 6,
         replication: int = 1,
+        make_producer: Callable[[dict[str, Any]], Producer] = Producer,
+        look: Callable[..., Look] = look_at,
     ) -> None:
-        """``in_flight_max_size``: bytes; ``timeout``: seconds that a message may wait for its report before the
-        broker counts as away; ``gather``: seconds between two turns while messages come more often than
+        """``topics``: of data, the first one is that without which a user cannot be served; ``on_failed`` is told of
+        what may be recorded or not and has to be sent again, ``on_refused`` of what is certainly not recorded;
+        ``in_flight_max_size``: bytes; ``timeout``: seconds that a message may wait for its report before its partition,
+        or all of Kafka, counts as away; ``gather``: seconds between two turns while messages come more often than
         that; ``may_rest``: False while something else needs the loop at once."""
         self._config = config
-        self._topics = topics
         self._on_delivered = on_delivered
         self._on_failed = on_failed
         # Called when the sink has been full and is half empty again.
         self._on_room = on_room
-        # Called with what no broker takes, however often it is sent.
-        self._on_too_large = on_too_large
+        self._on_refused = on_refused
         self._in_flight_limit = in_flight_limit
         self._in_flight_max_size = in_flight_max_size
         self._timeout = timeout
         self._gather = gather
         self._may_rest = may_rest
-        self._partitions = partitions
-        self._replication = replication
-        self._producer: Producer | None = None
-        self._queue: list[tuple[str, bytes, bytes, Receipt, Headers | None]] = []
-        self._delivered: list[Receipt] = []
-        self._failed: list[Receipt] = []
-        self._too_large: list[Receipt] = []
-        # Those with messages that have no report yet, the oldest first.
-        self._handovers: deque[_Handover] = deque()
-        # Why everything in flight has to be given up; "" while it has not.
-        self._failure = ""
+        self._health = Health()
+        self._side_topic = failed_topic
+        topics = [topic for topic in dict.fromkeys(topics) if topic != failed_topic]
+        self._main = Lane(config, topics, self._health, make_producer)
+        self._side = Lane(config, [failed_topic], self._health, make_producer)
+        # For the hot path.
+        self._put = self._main.queue.append
+        self._small = self._main.small
+        self._side_in_flight = 0
         self._timer: asyncio.Handle | None = None
         # A turn comes as soon as the sockets are read; else a timer's.
         self._turn_is_due = False
         self._turned_at = 0.0
-        self._connecting: asyncio.Task[None] | None = None
+        self._contact = Contact(
+            config,
+            self._health,
+            self._main,
+            self._side,
+            look,
+            self._note_health,
+            partitions=partitions,
+            replication=replication,
+            timeout=timeout,
+        )
         self._closing = False
         self.in_flight = 0
         self.in_flight_size = 0
-        # False until the producer is warm, and again while the broker is away.
+        # False until the producer is warm, and again while all of Kafka is away.
         self.available = False
         # True from a full queue until half of it is free.
         self.is_full = False
         self.is_ill = False
 
+    # --- What is ill -------------------------------------------------------------------------------------------------
+
     def takes(self, topic: str, key: bytes) -> bool:
-        return True
+        if topic == self._side_topic and not self._side.is_open:
+            return False
+        return self._health.takes(topic, key)
+
+    def takes_user(self, key: bytes) -> bool:
+        """False while messages of this user would only be given up again: their partition takes nothing."""
+        return self._health.takes_partition_of(self._main.topics[0], key)
+
+    def ill_parts(self) -> list[tuple[str, str]]:
+        """What takes nothing while Kafka as a whole is there: topics, each with one partition or ""."""
+        parts = self._health.parts()
+        if self.available and not self._side.is_open and (self._side_topic, "") not in parts:
+            parts.append((self._side_topic, ""))
+        return parts
+
+    @property
+    def failures(self) -> Mapping[tuple[str, str], int]:
+        """Messages that were not recorded, by topic and reason; reasons are a small, fixed set."""
+        return self._health.failures
+
+    # --- Messages ----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begins to connect in the background; ``available`` turns true when a message would go out at once."""
-        self._connecting = asyncio.get_running_loop().create_task(self._connect())
+        self._contact.start()
+        self._schedule(_IDLE_POLL)
 
     def publish(self, topic: str, key: bytes, value: bytes, receipt: Receipt, headers: Headers | None = None) -> None:
-        self._queue.append((topic, key, value, receipt, headers))
+        if topic == self._side_topic:
+            self._publish_aside(topic, key, value, receipt, headers)
+        else:
+            self._put((topic, key, value, receipt, headers))
+        size = receipt[4]
+        if size > self._small:
+            self._main.has_large = True
         self.in_flight += 1
-        self.in_flight_size += receipt[4]
+        self.in_flight_size += size
         if self.in_flight >= self._in_flight_limit or self.in_flight_size >= self._in_flight_max_size:
             self.is_full = True
         if not self._turn_is_due:
             self._next_turn()
 
-    def _produce(self) -> None:
-        """Hands over what has gathered since the last turn: librdkafka's thread then wakes once for all of it."""
-        queue, self._queue = self._queue, []
-        producer, report = self._producer, self._report
-        handover = _Handover(time.monotonic(), len(queue))
-        self._handovers.append(handover)
-        for topic, key, value, receipt, headers in queue:
-            try:
-                if producer is None:
-                    raise BufferError("not connected")
-                if headers is None:
-                    producer.produce(topic, value, key, on_delivery=partial(report, handover, receipt))
-                else:
-                    producer.produce(
-                        topic, value, key, on_delivery=partial(report, handover, receipt), headers=list(headers)
-                    )
-            except KafkaException as error:
-                report(handover, receipt, error.args[0], None)
-            except BufferError as error:
-                handover.left -= 1
-                self._fail(receipt, str(error))
-
-    def _report(self, handover: _Handover, receipt: Receipt, error: KafkaError | None, _message: object) -> None:
-        """Runs inside poll(); must not raise."""
-        handover.left -= 1
-        if error is None:
-            self._delivered.append(receipt)
-        elif error.code() == KafkaError.MSG_SIZE_TOO_LARGE and receipt[4] > _LARGE_MESSAGE_SIZE:
-            self._too_large.append(receipt)
+    def _publish_aside(self, topic: str, key: bytes, value: bytes, receipt: Receipt, headers: Headers | None) -> None:
+        self._side_in_flight += 1
+        if self._side_in_flight * _SIDE_SHARE > self._in_flight_limit and self._side_in_flight > 1:
+            self._side.refused.append((receipt, faults.topic_refused()))
         else:
-            self._fail(receipt, error.str())
+            self._side.queue.append((topic, key, value, receipt, headers))
+            self._side.has_large = True
 
-    def _fail(self, receipt: Receipt, reason: str) -> None:
-        self._failed.append(receipt)
-        self._failure = self._failure or reason
+    # --- Turns -------------------------------------------------------------------------------------------------------
 
     def _schedule(self, delay: float) -> None:
         if self._turn_is_due:
@@ -200,16 +184,17 @@ class KafkaSink:
     def _turn(self) -> None:
         self._timer = None
         self._turn_is_due = False
-        gathered = len(self._queue)
+        main = self._main
+        gathered = len(main.queue)
         try:
-            if gathered:
-                self._produce()
-            if self._producer is not None:
-                self._producer.poll(0)
-            if not self._failure and self._is_overdue():
-                self._failure = "no delivery report for too long"
-            if self._failure:
-                self.reset(self._failure)
+            main.serve()
+            reason = main.broken or self._find_overdue(main)
+            if main.is_held:
+                self._contact.look_soon()
+            if self._side_in_flight or not gathered:
+                reason = reason or self._serve_side()
+            if reason:
+                self.reset(reason)
             else:
                 self._hand_on()
         finally:
@@ -220,12 +205,54 @@ class KafkaSink:
             elif is_busy or not self._closing:
                 self._schedule(_BUSY_POLL if is_busy else _IDLE_POLL)
 
-    def _is_overdue(self) -> bool:
-        """Whether any message has waited too long: one partition can be stuck while all others go on."""
-        handovers = self._handovers
-        while handovers and not handovers[0].left:
-            handovers.popleft()
-        return bool(handovers) and time.monotonic() - handovers[0].at > self._timeout
+    def _serve_side(self) -> str:
+        """The turn of failed-messages; why all of Kafka counts as away, "" if it does not."""
+        side = self._side
+        side.serve()
+        if side.broken:
+            log.error("failed_messages_reset", reason=side.broken)
+            side.give_up_all(side.broken)
+            self._note_health()
+        if side.is_held:
+            self._contact.look_soon()
+        return self._find_overdue(side)
+
+    def _find_overdue(self, lane: Lane) -> str:
+        """Gives up partitions in which a message waits for too long; why all of Kafka counts as away, or "".
+
+        One partition can be stuck while all others go on. Whether it is only that, a look at the brokers tells, which
+        begins when half of the time is over.
+        """
+        since = lane.waiting_since()
+        if since is None:
+            return ""
+        now = time.monotonic()
+        late_at = since + self._timeout / 2
+        if self.is_full and now - since > _FULL_TIMEOUT:
+            self._make_room(lane, since)
+        if now < late_at:
+            return ""
+        if self._contact.looked_at < late_at:
+            self._contact.look_soon()
+            is_hanging = now - since > self._timeout + _LOOK_TIMEOUT
+            return "no delivery report, and brokers do not answer" if is_hanging else ""
+        if now - since <= self._timeout:
+            return ""
+        if not self._contact.is_answered:
+            return "no delivery report for too long"
+        lane.give_up_overdue(now - self._timeout)
+        self._note_health()
+        if lane is self._main and not self._health.takes_somebody(lane.topics):
+            return "no partition takes messages"
+        return ""
+
+    def _make_room(self, lane: Lane, since: float) -> None:
+        """What waits for partitions without a leader may not keep everybody from being read until it is overdue."""
+        if self._contact.looked_at < since + _FULL_TIMEOUT:
+            self._contact.look_soon()
+        elif self._contact.is_answered and self._health.leaderless:
+            lane.give_up_overdue(time.monotonic() - _FULL_TIMEOUT, self._health.leaderless)
+            self._note_health()
 
     def _rest(self) -> bool:
         """Whether turns follow each other closely now; holds the loop, asleep, until the next one is due.
@@ -242,24 +269,46 @@ class KafkaSink:
             self._turned_at = time.monotonic()
         return True
 
+    # --- Reports -----------------------------------------------------------------------------------------------------
+
     def _hand_on(self) -> None:
         """Tells of the reports that are there."""
-        if self._delivered:
-            batch, self._delivered = self._delivered, []
+        main = self._main
+        if main.delivered:
+            batch, main.delivered = main.delivered, []
             self._settle(batch)
             self._on_delivered(batch)
-        if self._too_large:
-            batch, self._too_large = self._too_large, []
+        if self._side_in_flight:
+            self._hand_on_side()
+        if main.refused:
+            refused, main.refused = main.refused, []
+            self._note_health()
+            self._settle([receipt for receipt, _ in refused])
+            self._on_refused(refused)
+        if main.failed:
+            batch, main.failed = main.failed, []
             self._settle(batch)
-            self._on_too_large(batch)
-        if self._failed:
-            batch, self._failed = self._failed, []
-            reason, self._failure = self._failure, ""
-            self._settle(batch)
-            self._on_failed(batch, reason)
+            self._on_failed(batch, main.reason)
         if self.is_full and self._is_half_empty():
             self.is_full = False
             self._on_room()
+
+    def _hand_on_side(self) -> None:
+        """What is wrong with failed-messages closes nobody: a frame that may not be kept is told as not kept."""
+        side = self._side
+        refused = side.refused + [(receipt, faults.topic_refused()) for receipt in side.failed]
+        batch, side.delivered, side.refused, side.failed = side.delivered, [], [], []
+        self._side_in_flight -= len(batch) + len(refused)
+        self._settle(batch)
+        self._settle([receipt for receipt, _ in refused])
+        if refused:
+            self._note_health()
+        try:
+            if batch:
+                self._on_delivered(batch)
+        finally:
+            if refused:
+                self._on_refused(refused)
 
     def _is_half_empty(self) -> bool:
         return self.in_flight * 2 < self._in_flight_limit and self.in_flight_size * 2 < self._in_flight_max_size
@@ -271,57 +320,36 @@ class KafkaSink:
     def reset(self, reason: str) -> None:
         """Gives up what is in flight, reports it as failed, and connects anew.
 
-        All of it, never a part: if an early message failed and a later one of the same user were still delivered, the
-        early one sent again would land behind it.
+        All of it, never a part of a partition: if an early message failed and a later one of the same user were still
+        delivered, the early one sent again would land behind it.
         """
-        producer, self._producer = self._producer, None
-        self.available = False
+        main, side = self._main, self._side
+        self._contact.is_there = self.available = False
         try:
-            if producer is not None:
-                if not self._closing or self.in_flight:
-                    log.warning("kafka_reset", reason=reason, in_flight=self.in_flight)
-                producer.purge(in_queue=True, in_flight=True, blocking=False)
-                producer.poll(0)
-            self._failed += [queued[3] for queued in self._queue]
-            self._queue = []
-            self._handovers.clear()
-            self._failure = reason
+            if not self._closing or self.in_flight:
+                log.warning("kafka_reset", reason=reason, in_flight=self.in_flight)
+            main.give_up_all(reason)
+            side.give_up_all(reason)
+            # Kafka is away for frames that were to be kept as well: they are sent again with all the rest.
+            self._side_in_flight -= len(side.failed)
+            main.failed += side.failed
+            side.failed = []
+            main.reason = reason
+            self._note_health()
             self._hand_on()
         finally:
-            self._failure = ""
-            if not self._closing and (self._connecting is None or self._connecting.done()):
-                self._connecting = asyncio.get_running_loop().create_task(self._connect())
+            if not self._closing:
+                self._contact.connect()
 
-    async def _connect(self) -> None:
-        """Makes a warm producer: topics there, brokers connected, producer id assigned; tries until it works."""
-        loop = asyncio.get_running_loop()
-        attempt = 0
-        while not self._closing:
-            attempt += 1
-            statistics: deque[str] = deque(maxlen=1)
-            config = {**self._config, "error_cb": self._on_error, "stats_cb": statistics.append, "logger": _library_log}
-            try:
-                producer = Producer(config)
-                await loop.run_in_executor(
-                    None, ensure_topics, producer, self._config, self._topics, self._partitions, self._replication
-                )
-                await wait_for_producer_id(producer, statistics, _WARM_UP_TIMEOUT)
-            except Exception as error:
-                # Whatever it is: the process is of no use without Kafka, and tries until it has it.
-                if attempt == 1 or attempt % 30 == 0:
-                    log.warning("kafka_not_reachable", reason=f"{type(error).__name__}: {error}", attempt=attempt)
-                await asyncio.sleep(_RECONNECT_PAUSE)
-                continue
-            self._producer = producer
-            self.available = True
-            self._schedule(_IDLE_POLL)
-            log.info("kafka_ready", attempt=attempt)
-            return
+    def _note_health(self) -> None:
+        """Something may be ill or well, a lane open or closed."""
+        self.available = self._contact.is_there
+        self._small = self._main.small
+        was_ill, self.is_ill = self.is_ill, self._health.is_ill or not self._side.is_open
+        if self.is_ill and not was_ill:
+            self._contact.look_soon()
 
-    def _on_error(self, error: KafkaError) -> None:
-        """Runs inside poll(); librdkafka recovers by itself from all but fatal errors."""
-        if error.fatal():
-            self._failure = self._failure or f"fatal producer error: {error.str()}"
+    # --- End ---------------------------------------------------------------------------------------------------------
 
     async def drain(self, timeout: float) -> bool:
         """Waits until every message has its report, at most ``timeout`` seconds; whether all have."""
@@ -334,18 +362,7 @@ class KafkaSink:
         """Flushes and ends; what Kafka has not confirmed after ``timeout`` seconds is reported as failed."""
         self._closing = True
         await self.drain(timeout)
-        if self._connecting is not None:
-            self._connecting.cancel()
+        self._contact.close()
         if self._timer is not None:
             self._timer.cancel()
         self.reset("the gateway stops")
-
-
-class _LibraryLog:
-    """librdkafka's own lines are for its authors; ours say the same once, in our words."""
-
-    def log(self, _level: int, text: str, *arguments: object) -> None:
-        log.debug("librdkafka", text=text % arguments if arguments else text)
-
-
-_library_log = _LibraryLog()

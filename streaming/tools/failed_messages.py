@@ -9,7 +9,7 @@ from django.conf import settings
 
 from streaming.access import policy_of
 from streaming.core.routing import build_routes
-from streaming.sinks.kafka import producer_config
+from streaming.sinks.config import producer_config
 from streaming.tools.records import describe, headers_of, text_of
 from streaming.tools.replay import Accepted, Refused, judge
 from streaming.tools.topic_reader import TopicReader, TopicUnreadable

@@ -239,7 +239,8 @@ class Process:
             fleet=self.fleet,
             desk=desk,
         )
-        self.sink = ShellSink(self.runtime.on_delivered, self.runtime.on_failed, self.runtime.on_room)
+        runtime = self.runtime
+        self.sink = ShellSink(runtime.on_delivered, runtime.on_failed, runtime.on_room, runtime.on_refused)
         # The protocol's attribute is a property of the twin.
         self.runtime.attach_sink(cast("ManagedSink", self.sink))
 

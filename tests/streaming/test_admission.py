@@ -154,6 +154,27 @@ async def test_process_that_is_not_ready_refuses_everybody(process: Process, par
     assert len(process.runtime.problems()) == 1
 
 
+async def test_user_whose_partition_takes_nothing_waits_and_nobody_else_does(process: Process) -> None:
+    process.sink.make_ill("tick-data", b"bob")
+    answer = await process.ask(upgrade(token_of()))
+    assert (answer.status, answer.body["code"], answer.headers["retry-after"]) == (503, "backend_unavailable", "2")
+    # Nothing was reserved for the one who was sent away.
+    assert not any(entry.held for entry in process.runtime.registry.users.values())
+    assert (await process.ask(upgrade(token_of("alice")))).is_accepted
+    assert process.runtime.problems() == []
+    assert process.runtime.ill_parts() == ["kafka topic tick-data partition 0"]
+    process.sink.heal()
+    assert (await process.ask(upgrade(token_of()))).is_accepted
+
+
+async def test_topic_that_takes_nothing_keeps_nobody_out(process: Process) -> None:
+    process.sink.make_ill("failed-messages")
+    process.sink.make_ill("notifications")
+    assert (await process.ask(upgrade(token_of()))).is_accepted
+    assert process.runtime.problems() == []
+    assert process.runtime.ill_parts() == ["kafka topic failed-messages", "kafka topic notifications"]
+
+
 async def test_token_offered_as_subprotocol_is_taken_and_never_answered(process: Process) -> None:
     answer = await process.ask(upgrade(subprotocols=["gateway.v1.json", f"gateway.token.{token_of()}"]))
     assert answer.events[0] == {"type": "websocket.accept", "subprotocol": "gateway.v1.json"}

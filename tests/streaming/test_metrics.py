@@ -1,6 +1,9 @@
 """What Prometheus reads from a process, and from several behind one port."""
 
 import math
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from streaming.core.routing import build_routes
 from streaming.metrics import HELP, LATENCY_BUCKETS, Histogram, Metrics, Sample, SharedSamples, render, samples_of
 from tests.streaming.core.cast import ROUTES, signal, ticks
 from tests.streaming.shell_cast import Process, Tenants, token_of
+from tests.support.gateway import ROOT
 
 GAUGES = {
     "gateway_connections": 3,
@@ -43,7 +47,8 @@ def busy() -> list[Sample]:
     metrics.produce_latency.counts[0] = 9
     metrics.produce_latency.counts[-1] = 1
     metrics.produce_latency.total = 61.5
-    return samples_of(GAUGES, counts, routes, metrics)
+    ill = [("failed-messages", ""), ("tick-data", "3")]
+    return samples_of(GAUGES, counts, routes, metrics, ill, {("failed-messages", "not_allowed"): 7})
 
 
 def families_of(text: bytes) -> dict[str, Metric]:
@@ -94,6 +99,9 @@ def test_every_sample_is_shown() -> None:
         ("gateway_refusals_total", {"code": "rate_limited"}, 6),
         ("gateway_refusals_total", {"code": "malformed"}, 2),
         ("gateway_failed_messages_total", {"reason": "malformed"}, 2),
+        ("gateway_kafka_ill", {"topic": "failed-messages", "partition": ""}, 1),
+        ("gateway_kafka_ill", {"topic": "tick-data", "partition": "3"}, 1),
+        ("gateway_kafka_failures_total", {"topic": "failed-messages", "reason": "not_allowed"}, 7),
         ("gateway_closes_total", {"code": "1012"}, 6),
         ("gateway_connects_refused_total", {"status": "429", "code": "connect_rate"}, 8),
         ("gateway_produce_latency_seconds_bucket", {"le": "0.0005"}, 9),
@@ -155,6 +163,22 @@ async def test_messages_that_kafka_did_not_take_are_counted(process: Process) ->
     assert value_of(text, "gateway_kafka_breaker_state") == 1
 
 
+async def test_part_of_kafka_that_is_ill_is_shown_while_it_is(process: Process) -> None:
+    bob = await process.connect()
+    process.sink.make_ill("trading-signals")
+    process.sink.make_ill("tick-data", b"alice")
+    bob.send("trading_signal", signal(), sequence=1)
+    bob.send(sequence=2)
+    process.sink.deliver()
+    text = process.runtime.exposition()
+    assert value_of(text, "gateway_kafka_ill", topic="trading-signals", partition="") == 1
+    assert value_of(text, "gateway_kafka_ill", topic="tick-data", partition="0") == 1
+    assert value_of(text, "gateway_kafka_failures_total", topic="trading-signals", reason="not_allowed") == 1
+    assert value_of(text, "gateway_kafka_breaker_state") == 0
+    process.sink.heal()
+    assert not families_of(process.runtime.exposition())["gateway_kafka_ill"].samples
+
+
 async def test_no_label_names_a_user_a_company_or_what_a_client_made_up(process: Process) -> None:
     bob = await process.connect(query="stream=bobs-stream")
     bob.send("made-up-type", ticks(), sequence=1)
@@ -166,7 +190,7 @@ async def test_no_label_names_a_user_a_company_or_what_a_client_made_up(process:
     for name in ("bob", "alpha", "1001", "EURUSD", "made-up", bob.connection.session.session_id):
         assert not any(name in value for value in shown)
     labels = {label for sample in samples for label in sample.labels}
-    assert labels <= {"process", "direction", "type", "result", "code", "reason", "status", "le"}
+    assert labels <= {"process", "direction", "type", "result", "code", "reason", "status", "le", "topic", "partition"}
 
 
 @pytest.fixture
@@ -184,6 +208,38 @@ def test_any_process_shows_all_of_them_apart(shared: Callable[[int], SharedSampl
     assert samples == {(("process", "0"),): 3, (("process", "1"),): 5}
     assert families_of(render(first.read([])))["gateway_closes"].samples[0].labels == {"code": "1012", "process": "1"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.json", "1.json"]
+
+
+def test_process_that_has_died_leaves_its_counts_and_takes_its_gauges_along(
+    shared: Callable[[int], SharedSamples], tmp_path: Path
+) -> None:
+    script = f"""
+from pathlib import Path
+from streaming.metrics import SharedSamples
+samples = [("gateway_connections", {{}}, 7), ("gateway_kafka_ill", {{"topic": "t", "partition": ""}}, 1),
+           ("gateway_closes_total", {{"code": "1012"}}, 2), ("gateway_produce_latency_seconds_count", {{}}, 5)]
+SharedSamples(Path({str(tmp_path)!r}), 1).write(samples)
+input()
+"""
+    child = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, cwd=ROOT)
+    try:
+        seen: dict[str, list[Sample]] = {}
+        deadline = time.monotonic() + 30
+        while "1" not in seen and time.monotonic() < deadline:
+            seen = shared(0).read([])
+        assert [name for name, _, _ in seen["1"]] == [
+            "gateway_connections",
+            "gateway_kafka_ill",
+            "gateway_closes_total",
+            "gateway_produce_latency_seconds_count",
+        ]
+    finally:
+        child.kill()
+        child.communicate()
+    assert shared(0).read([])["1"] == [
+        ("gateway_closes_total", {"code": "1012"}, 2),
+        ("gateway_produce_latency_seconds_count", {}, 5),
+    ]
 
 
 def test_files_hold_what_was_measured(shared: Callable[[int], SharedSamples]) -> None:

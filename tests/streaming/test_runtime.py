@@ -11,7 +11,8 @@ import pytest
 from proto.gateway.v1 import control_pb2
 from streaming.admission import Handshake
 from streaming.core.codes import CloseCode
-from streaming.core.errors import RefreshRefused
+from streaming.core.errors import MessageRefused, RefreshRefused
+from streaming.core.session import Session
 from streaming.positions import Claim
 from tests.streaming.core.cast import signal, ticks
 from tests.streaming.shell_cast import BOB, LIMITS, Live, Process, ShellPeer, Tenants, token_of, turns, upgrade
@@ -93,6 +94,55 @@ async def test_connection_that_takes_over_is_ended_when_kafka_did_not_take_what_
     new.send("trading_signal", signal(), sequence=1)
     process.sink.fail()
     assert new.close_code == 4003
+
+
+async def test_partition_that_fails_ends_only_the_connections_that_wait_for_it(process: Process) -> None:
+    bob, alice = await process.connect(), await process.connect(token_of("alice"))
+    process.sink.make_ill("tick-data", b"bob")
+    for one in (bob, alice):
+        one.send(sequence=1)
+    process.sink.deliver()
+    assert (bob.close_code, alice.close_code) == (4003, 0)
+    flush(process)
+    assert (bob.acks(), alice.acks()) == ([], [1])
+
+
+async def test_message_that_its_topic_refuses_is_settled_and_told_and_the_connection_goes_on(process: Process) -> None:
+    bob = await process.connect()
+    process.sink.make_ill("trading-signals")
+    bob.send("trading_signal", signal(), sequence=1)
+    bob.send(sequence=2)
+    process.sink.deliver()
+    flush(process)
+    [nack] = bob.heard("Nack")
+    assert (nack.sequence, nack.code, nack.settled, nack.action) == (
+        1,
+        "backend_unavailable",
+        True,
+        control_pb2.NACK_ACTION_REOFFER,
+    )
+    assert (bob.acks(), bob.close_code) == ([2], 0)
+    assert process.runtime.routes["trading_signal"].unrecorded == 1
+
+
+async def test_session_that_crashes_over_a_refusal_keeps_it_from_nobody(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob, alice = await process.connect(), await process.connect(token_of("alice"))
+    process.sink.make_ill("trading-signals")
+    for one in (bob, alice):
+        one.send("trading_signal", signal(), sequence=1)
+
+    real = Session.not_recorded
+
+    def crash(session: Session, sequence: int, error: MessageRefused) -> None:
+        if session is bob.connection.session:
+            raise RuntimeError("a session's own mistake")
+        real(session, sequence, error)
+
+    monkeypatch.setattr(Session, "not_recorded", crash)
+    process.sink.deliver()
+    assert len(alice.heard("Nack")) == 1
 
 
 # --- Ends -------------------------------------------------------------------------------------------------------------

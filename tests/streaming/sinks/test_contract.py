@@ -9,13 +9,18 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from streaming.core.codes import NackAction
+from streaming.core.errors import MessageRefused
 from streaming.core.ports import Receipt
 from streaming.core.session import Session
-from streaming.sinks.kafka import KafkaSink, producer_config
+from streaming.sinks.config import producer_config
+from streaming.sinks.kafka import KafkaSink
 from streaming.sinks.memory import MemorySink
 from tests.support.kafka import KafkaBroker
+from tests.support.kafka.rules import deny, forget_rules
 
 TOPICS = ["contract-a", "contract-b"]
+FAILED = "contract-failed"
 Record = tuple[str, bytes, bytes, dict[str, bytes]]
 
 
@@ -26,10 +31,13 @@ class Bench:
     delivered: list[Receipt] = field(default_factory=list)
     failed: list[Receipt] = field(default_factory=list)
     room: list[bool] = field(default_factory=list)
-    too_large: list[Receipt] = field(default_factory=list)
+    refused: list[tuple[Receipt, MessageRefused]] = field(default_factory=list)
     sink: Any = None
     settle: Any = None
     read: Any = None
+    # Makes a topic refuse what it gets; heals it again.
+    make_ill: Any = None
+    heal: Any = None
 
     def on_delivered(self, batch: list[Receipt]) -> None:
         self.delivered += batch
@@ -41,8 +49,10 @@ class Bench:
     def on_room(self) -> None:
         self.room.append(self.sink.is_full)
 
-    def publish(self, number: int, *, topic: str = "contract-a", key: bytes = b"bob", **more: Any) -> None:
-        value = b"%d" % number
+    def publish(
+        self, number: int, *, topic: str = "contract-a", key: bytes = b"bob", size: int = 0, **more: Any
+    ) -> None:
+        value = b"%0*d" % (size, number)
         receipt: Receipt = (cast(Session, None), number, time.monotonic(), None, len(value), 0)
         self.sink.publish(topic, key, value, receipt, **more)
 
@@ -51,12 +61,15 @@ class Bench:
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     bench = Bench()
     if request.param == "memory":
-        bench.sink = sink = MemorySink(bench.on_delivered, bench.on_failed, bench.on_room, in_flight_limit=100)
+        bench.sink = sink = MemorySink(
+            bench.on_delivered, bench.on_failed, bench.on_room, bench.refused.extend, in_flight_limit=100
+        )
 
         async def deliver() -> None:
             sink.deliver()
 
         bench.settle = deliver
+        bench.make_ill, bench.heal = sink.make_ill, lambda _topic: sink.heal()
         bench.read = lambda: [(r.topic, r.key, r.value, dict(r.headers or ())) for r in sink.records]
         yield bench
         return
@@ -70,6 +83,8 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
 
     bench.settle = drain
     bench.read = lambda: read_from(broker.bootstrap, before)
+    bench.make_ill = lambda topic: deny(broker.bootstrap, topic)
+    bench.heal = lambda topic: forget_rules(broker.bootstrap, topic)
     yield bench
     await kafka.close(5.0)
 
@@ -78,10 +93,11 @@ def kafka_sink(bench: Bench, bootstrap: str, *, timeout: float) -> KafkaSink:
     sink = KafkaSink(
         producer_config(bootstrap, 0.001, {}),
         TOPICS,
+        FAILED,
         bench.on_delivered,
         bench.on_failed,
         bench.on_room,
-        bench.too_large.extend,
+        bench.refused.extend,
         in_flight_limit=100,
         in_flight_max_size=4_000_000,
         timeout=timeout,
@@ -137,7 +153,8 @@ async def test_every_receipt_comes_back_once(bench: Bench) -> None:
     assert bench.sink.in_flight == 50
     await bench.settle()
     assert sorted(receipt[1] for receipt in bench.delivered) == list(range(50))
-    assert (bench.failed, bench.sink.in_flight) == ([], 0)
+    assert (bench.failed, bench.refused, bench.sink.in_flight) == ([], [], 0)
+    assert (bench.sink.is_ill, bench.sink.ill_parts(), bench.sink.takes_user(b"bob")) == (False, [], True)
 
 
 async def test_order_is_kept_for_each_key_of_a_topic(bench: Bench) -> None:
@@ -166,6 +183,39 @@ async def test_full_sink_says_so_and_says_when_it_has_room(bench: Bench) -> None
     assert (bench.sink.is_full, bench.room) == (False, [False])
 
 
+async def test_message_that_is_too_large_by_itself_is_refused_for_good_and_alone(bench: Bench) -> None:
+    for number in range(10):
+        bench.publish(number, size=1_200_000 if number == 4 else 0)
+    await bench.settle()
+    [(receipt, error)] = bench.refused
+    assert (receipt[1], error.code, error.action) == (4, "too_large", NackAction.FINAL)
+    assert [receipt[1] for receipt in bench.delivered] == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert (bench.failed, bench.sink.in_flight, bench.sink.available) == ([], 0, True)
+    assert bench.sink.failures == {("contract-a", "too_large"): 1}
+
+
+async def test_topic_that_refuses_settles_its_messages_and_delays_no_other(bench: Bench) -> None:
+    bench.make_ill("contract-b")
+    for number in range(60):
+        bench.publish(number, topic=TOPICS[number % 2], key=b"user-%d" % (number % 7))
+    await bench.settle()
+    assert sorted(receipt[1] for receipt in bench.delivered) == list(range(0, 60, 2))
+    assert sorted(receipt[1] for receipt, _ in bench.refused) == list(range(1, 60, 2))
+    assert {(error.code, error.action) for _, error in bench.refused} == {("backend_unavailable", NackAction.REOFFER)}
+    assert (bench.failed, bench.sink.available, bench.sink.is_ill) == ([], True, True)
+    assert bench.sink.ill_parts() == [("contract-b", "")]
+    assert bench.sink.takes("contract-a", b"bob")
+    assert not bench.sink.takes("contract-b", b"bob")
+    # Its users still have everything else.
+    assert bench.sink.takes_user(b"bob")
+    bench.heal("contract-b")
+    await until(lambda: not bench.sink.is_ill, 20)
+    bench.publish(60, topic="contract-b")
+    await bench.settle()
+    assert bench.delivered[-1][1] == 60
+    assert bench.sink.failures == {("contract-b", "not_allowed"): 30}
+
+
 async def test_kafka_sink_is_warm_when_it_says_available(kafka: KafkaBroker) -> None:
     bench = Bench()
     sink = kafka_sink(bench, kafka.bootstrap, timeout=10.0)
@@ -174,19 +224,6 @@ async def test_kafka_sink_is_warm_when_it_says_available(kafka: KafkaBroker) -> 
     assert await sink.drain(10.0)
     await sink.close(5.0)
     assert len(bench.delivered) == 1
-
-
-async def test_message_that_kafka_takes_at_no_time_is_told_apart(kafka: KafkaBroker) -> None:
-    bench = Bench()
-    sink = kafka_sink(bench, kafka.bootstrap, timeout=10.0)
-    await until(lambda: sink.available, 30)
-    large: Receipt = (cast(Session, None), 1, time.monotonic(), None, 2_000_000, 0)
-    sink.publish(TOPICS[0], b"bob", b"x" * 2_000_000, large)
-    bench.publish(2)
-    assert await sink.drain(10.0)
-    assert (bench.too_large, [receipt[1] for receipt in bench.delivered], bench.failed) == ([large], [2], [])
-    assert sink.available
-    await sink.close(5.0)
 
 
 async def test_broker_away_fails_everything_at_once_and_the_sink_recovers(own_kafka: KafkaBroker) -> None:

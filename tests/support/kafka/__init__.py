@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.support.children import start_child, stop_child
@@ -19,6 +20,11 @@ from tests.support.ports import free_port
 _HERE = Path(__file__).resolve().parent
 _JARS = _HERE.parents[2] / ".cache" / "kafka"
 _START_TIMEOUT = 90.0
+# Settings of a broker with an authorizer that lets everybody do what no rule speaks of.
+WITH_RULES = {
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "allow.everyone.if.no.acl.found": "true",
+}
 
 
 class KafkaMissing(RuntimeError):
@@ -54,10 +60,24 @@ def _fill(folder: Path) -> None:
 class KafkaBroker:
     """One broker that keeps its port and its data over ``kill`` and ``start``."""
 
-    def __init__(self, directory: Path, port: int = 0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        port: int = 0,
+        *,
+        settings: Mapping[str, str] | None = None,
+        joins: "KafkaBroker | None" = None,
+    ) -> None:
+        """``settings``: of Kafka's own, besides those that every broker gets here; ``joins``: the first broker of the
+        cluster, of which this one becomes number 2."""
         self.port = port or free_port()
         self.bootstrap = f"127.0.0.1:{self.port}"
         self.log = directory / "kafka.log"
+        self.controller: int = joins.controller if joins else free_port()
+        cluster = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=").replace("-", "A")
+        self.cluster: str = joins.cluster if joins else cluster
+        self._is_first = joins is None
+        self._settings = dict(settings or {})
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -102,13 +122,13 @@ class KafkaBroker:
         return ["java", "-Xmx512m", log4j, "-cp", f"{jars}/*", *arguments]
 
     def _format(self, jars: Path, settings: Path) -> None:
-        controller = free_port()
+        listeners = f"PLAINTEXT://127.0.0.1:{self.port}"
         values = {
-            "process.roles": "broker,controller",
-            "node.id": "1",
-            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
+            "process.roles": "broker,controller" if self._is_first else "broker",
+            "node.id": "1" if self._is_first else "2",
+            "controller.quorum.voters": f"1@127.0.0.1:{self.controller}",
+            "listeners": f"{listeners},CONTROLLER://127.0.0.1:{self.controller}" if self._is_first else listeners,
+            "advertised.listeners": listeners,
             "controller.listener.names": "CONTROLLER",
             "log.dirs": str(self._directory / "data"),
             "offsets.topic.replication.factor": "1",
@@ -117,12 +137,12 @@ class KafkaBroker:
             "transaction.state.log.min.isr": "1",
             "group.initial.rebalance.delay.ms": "0",
             "num.partitions": "6",
+            **self._settings,
         }
         self._directory.mkdir(parents=True, exist_ok=True)
         draft = settings.with_suffix(".tmp")
         draft.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
-        cluster = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=").replace("-", "A")
-        command = self._java(jars, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(draft))
+        command = self._java(jars, "kafka.tools.StorageTool", "format", "-t", self.cluster, "-c", str(draft))
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"Kafka cannot format its folder:\n{done.stdout[-1000:]}{done.stderr[-2000:]}")
