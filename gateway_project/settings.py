@@ -277,6 +277,10 @@ GATEWAY_LOG_LEVEL = env.choice("GATEWAY_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "W
 LOGGING = logging_config(GATEWAY_LOG_FORMAT, GATEWAY_LOG_LEVEL)
 LOGGING_CONFIG = "logging.config.dictConfig"
 
+# --- Bodies -----------------------------------------------------------------------------------------------------------
+# The server bounds them by path, see bodies.py, before Django has any of it: a second bound would be in other words.
+DATA_UPLOAD_MAX_MEMORY_SIZE = None
+
 # --- Transport security -----------------------------------------------------------------------------------------------
 SECURE_SSL_REDIRECT = IS_PRODUCTION
 # The orchestrator asks for these over plain HTTP, behind the proxy that ends TLS.
@@ -285,7 +289,9 @@ SECURE_REDIRECT_EXEMPT = [
     *(r"^livez$", r"^readyz$", r"^metrics$"),
     *(r"^billing/midtrans/notifications/?$", r"^billing/events/?$"),
 ]
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if IS_PRODUCTION else None
+# The server has put into the request's scheme what a trusted proxy says. Django would believe the header of anybody.
+SECURE_PROXY_SSL_HEADER = None
+USE_X_FORWARDED_HOST = USE_X_FORWARDED_PORT = False
 SECURE_HSTS_SECONDS = 31_536_000 if IS_PRODUCTION else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = IS_PRODUCTION
 SECURE_HSTS_PRELOAD = IS_PRODUCTION

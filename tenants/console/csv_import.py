@@ -17,8 +17,9 @@ from django.utils.translation import gettext_lazy
 
 from tenants import access
 from tenants.access import Actor, NotVisible, visible
+from tenants.bodies import CSV_SIZE_LIMIT
 from tenants.changes import lock
-from tenants.console.csv_rows import SIZE_LIMIT, Judged, Row, judge, read_rows
+from tenants.console.csv_rows import Judged, Row, judge, read_rows
 from tenants.console.exports import csv_answer
 from tenants.console.pages import page_context
 from tenants.console.places import accounts_place, own_company
@@ -39,7 +40,7 @@ class UploadForm(forms.Form):
 
     def clean_file(self) -> list[Row]:
         file = self.cleaned_data["file"]
-        if file.size > SIZE_LIMIT:
+        if file.size > CSV_SIZE_LIMIT:
             raise ValidationError(_("The file is larger than 1 MB: split it."))
         return read_rows(file.read())
 

@@ -10,7 +10,8 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
 
-from tenants.console.csv_rows import ROW_LIMIT, SIZE_LIMIT
+from tenants.bodies import CSV_SIZE_LIMIT
+from tenants.console.csv_rows import ROW_LIMIT
 from tenants.console.exports import guarded, unguarded
 from tenants.models import AuditEntry, MT5Account, SubscriptionTier, User
 from tests.tenants.cast import Cast
@@ -177,7 +178,7 @@ def test_preview_that_is_not_the_persons_own_is_refused(cast: Cast, alice_client
         (HEADER.encode() + b"1,Br\xf6ker,bob,\n", "not UTF-8"),
         (HEADER.encode() + b"1,\x00,bob,\n", "no CSV file"),
         (HEADER.encode() + b'1,"B' + b"x" * 200_000, "Line"),
-        (HEADER.encode() + b"x" * SIZE_LIMIT, "larger than 1 MB"),
+        (HEADER.encode() + b"x" * CSV_SIZE_LIMIT, "larger than 1 MB"),
         (HEADER.encode() + b"1,B,bob,\n" * (ROW_LIMIT + 1), "more than 2000 rows"),
     ],
     ids=["empty", "header alone", "column", "latin", "binary", "quote", "size", "rows"],
