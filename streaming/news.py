@@ -80,6 +80,8 @@ class News:
             others = frozenset(map(str, message["processes"])) - {self._process_id}
             if message["from"] != self._process_id:
                 self._shares.note_others(str(message["user_id"]), others)
+        elif kind == "everything":
+            self._directory.look_at_everything()
         elif kind == "follow":
             self._taps.follow(str(message["user_id"]), with_payload=bool(message["with_payload"]))
 

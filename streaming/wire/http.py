@@ -23,14 +23,16 @@ _LINGER = 5.0
 # Seconds for which a peer may leave its answer unread.
 STALL_TIMEOUT = 10.0
 _HEAD_END = b"\r\n\r\n"
+# True in the scope of a request whose body is not whole; there before the application has the end of it.
+TRIMMED = "body_trimmed"
 
 
 @dataclass(frozen=True, slots=True)
 class BodyBound:
     """What the application behind a path gets of a body.
 
-    ``size``: bytes. ``is_trimmed``: more is dropped, the application sees by ``size`` that there was more and says so
-    itself; its ``size`` must therefore be above what it accepts. Otherwise the request ends with 413 here.
+    ``size``: bytes. ``is_trimmed``: more is dropped, ``scope[TRIMMED]`` is set, and the application says so itself.
+    Otherwise the request ends with 413 here.
     """
 
     size: int = BODY_MAX_SIZE
@@ -179,6 +181,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if len(body) <= room:
             super().on_body(body)
         elif self._body_bound.is_trimmed and self._body_size <= self._body_bound.size + DROP_MAX_SIZE:
+            cast(dict[str, Any], self.scope)[TRIMMED] = True
             if room:
                 super().on_body(body[:room])
         else:
