@@ -269,6 +269,10 @@ GATEWAY_DRAIN_SPREAD = env.duration("GATEWAY_DRAIN_SPREAD", "5s")
 
 # --- Commands, demo, benchmarks ---------------------------------------------------------------------------------------
 GATEWAY_PORT = env.count("GATEWAY_PORT", 8000)
+# Where commands on this machine find the gateway: what is said wins, then what "make run" has started.
+RUNNING_GATEWAY_PORT = GATEWAY_PORT
+if not env.text("GATEWAY_PORT") and not IS_PRODUCTION:
+    RUNNING_GATEWAY_PORT = embedded_port(GATEWAY_STATE_DIR, "gateway") or GATEWAY_PORT
 GATEWAY_DEMO = env.flag("GATEWAY_DEMO", True)
 GATEWAY_BENCHMARK = env.flag("GATEWAY_BENCHMARK", False)
 GATEWAY_METRICS_TOKEN = env.text("GATEWAY_METRICS_TOKEN")

@@ -6,6 +6,7 @@ Contract: a service that the environment names is somebody else's and is neither
 import os
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,9 +59,11 @@ def plan(port: int) -> Services:
         told = f"http://{HOST}:{port}/billing/midtrans/notifications/"
         arguments = ["midtrans_sandbox", "--host", HOST, "--notification-url", told, "--port", "0"]
         embedded.append(_command("midtrans_sandbox", arguments, logs))
-    gateway = _command("gateway", ["gateway", "--host", HOST, "--port", str(port)], logs)
+    # The port may come from an option: what the worker writes into mails, and what people see, names it.
+    told_port = {"GATEWAY_PORT": str(port)}
+    gateway = _command("gateway", ["gateway", "--host", HOST, "--port", str(port)], logs, told_port)
     gateway.port = port
-    product = [gateway, _command("worker", ["worker"], logs)]
+    product = [gateway, _command("worker", ["worker"], logs, told_port)]
     if not settings.GATEWAY_DEMO:
         absent.append("simulated terminals: off, as GATEWAY_DEMO says")
     elif "simulate_mt5" not in get_commands():
@@ -89,5 +92,6 @@ def is_port_free(port: int) -> bool:
     return True
 
 
-def _command(name: str, arguments: list[str], logs: Path) -> Child:
-    return Child(name, [sys.executable, str(settings.BASE_DIR / "manage.py"), *arguments], logs / f"{name}.log")
+def _command(name: str, arguments: list[str], logs: Path, own: Mapping[str, str] | None = None) -> Child:
+    command = [sys.executable, str(settings.BASE_DIR / "manage.py"), *arguments]
+    return Child(name, command, logs / f"{name}.log", own)
