@@ -69,7 +69,9 @@ def _offline_keys(wanted: Seen) -> list[int]:
     """Of the registered accounts among these; a login that one user has at two brokers counts for both."""
     keys: list[int] = []
     for owners in _batches(sorted({user_id for user_id, _ in wanted})):
-        rows = MT5Account.objects.filter(owner__in=owners, is_online=False).values_list("pk", "owner_id", "login")
+        rows = MT5Account.objects.filter(owner__in=map(uuid.UUID, owners), is_online=False).values_list(
+            "pk", "owner_id", "login"
+        )
         keys += [pk for pk, owner, login in rows if (str(owner), login) in wanted]
     return keys
 

@@ -44,6 +44,9 @@ class _OneMessageSink:
         self._failed_topic = failed_topic
         self.accepted: Accepted | None = None
 
+    def takes(self, _topic: str, _key: bytes) -> bool:
+        return True
+
     def publish(self, topic: str, key: bytes, value: bytes, _receipt: Receipt, _headers: Headers | None = None) -> None:
         if topic != self._failed_topic:
             self.accepted = Accepted(topic, key, value)
