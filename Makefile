@@ -10,25 +10,27 @@ CLIENT_PB := clients/python/trading_gateway_client/pb
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11")'
-	@echo "Making the virtual environment in $(VENV)"
+	@echo "Making the virtual environment in $(VENV) (some seconds, once)"
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run-stamp: requirements.txt | $(BIN)/python
 	@echo "Installing the packages the gateway runs on (a minute, once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -P gateway_project/install.py requirements.txt
 	@touch $@
 
 $(VENV)/.dev-stamp: requirements-dev.txt $(VENV)/.run-stamp
 	@echo "Installing what the tests and checks need (a minute, once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(BIN)/python -P gateway_project/install.py requirements-dev.txt
 	@touch $@
 
 $(VENV)/.bench-stamp: benchmarks/requirements.txt $(VENV)/.dev-stamp
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	@echo "Installing what the measurements need (a minute, once)"
+	@$(BIN)/python -P gateway_project/install.py benchmarks/requirements.txt
 	@touch $@
 
 # The whole product on this machine until Ctrl-C. GATEWAY_PORT moves it, GATEWAY_DEMO=0 leaves out the terminals.
 run: $(VENV)/.run-stamp
+	@echo "Starting"
 	@exec $(BIN)/python manage.py demo
 
 # Needs Java 17, Maven and Chromium for a real Kafka and a real browser; .ci/run installs them. Two files at a time.

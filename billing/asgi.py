@@ -44,19 +44,17 @@ def with_endpoints(application: Application) -> Application:
 
 
 def bounded(receive: Receive, size: int) -> Receive:
-    """A body that ends after ``size`` bytes; whatever is sent beyond is dropped."""
-    left, is_over = size, False
+    """A body of which only ``size`` bytes are handed on; whatever is sent beyond is dropped, and waited for: an answer
+    that leaves before its request is all there may be lost to the sender."""
+    left = size
 
     async def receive_some() -> Any:
-        nonlocal left, is_over
+        nonlocal left
         message = await receive()
-        while is_over and message["type"] == "http.request":
-            message = await receive()
         if message["type"] != "http.request":
             return message
         body = message.get("body", b"")[:left]
         left -= len(body)
-        is_over = not (left and message.get("more_body", False))
-        return {**message, "body": body, "more_body": not is_over}
+        return {**message, "body": body}
 
     return receive_some

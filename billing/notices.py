@@ -89,7 +89,7 @@ def invoice_page(invoice: Invoice) -> str:
 
 
 def absolute(path: str) -> str:
-    return (settings.GATEWAY_PUBLIC_URL or f"http://localhost:{settings.GATEWAY_PORT}") + path
+    return (settings.GATEWAY_PUBLIC_URL or f"http://localhost:{settings.RUNNING_GATEWAY_PORT}") + path
 
 
 def _text(kind: str, facts: Facts) -> tuple[str, str]:

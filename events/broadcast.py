@@ -1,7 +1,8 @@
 """Fast news from any process to all gateways through Redis pub/sub. Room: events.
 
 Contract: best effort and never the only way; whoever listens also has the events of Kafka and asks the database. A
-request never waits for Redis: one thread of the process sends, and what Redis does not take within a second is dropped.
+request never waits for Redis: one thread of the process sends, and what Redis does not take within a second is dropped,
+counted and logged. Where more has changed than is worth naming, one message says so (``EVERYTHING``).
 """
 
 import atexit
@@ -23,12 +24,16 @@ from redis.retry import Retry
 log = structlog.get_logger(__name__)
 
 CHANNEL = "gateway:changes"
-# Messages that may wait for the thread.
+# Messages of one transaction, and those that may wait for the thread. Above it listeners look at everything, which
+# costs them less than so many single looks.
 QUEUE_LIMIT = 1_000
+EVERYTHING = {"kind": "everything"}
 # Seconds.
 _CONNECT_TIMEOUT = 0.5
 _SOCKET_TIMEOUT = 1.0
 _EXIT_TIMEOUT = 1.0
+
+_EVERYTHING = msgspec.json.encode(EVERYTHING)
 
 _lock = threading.Lock()
 _sender: "Sender | None" = None
@@ -45,16 +50,45 @@ class _Announcement:
         _sender_of(self.url).put(self.payload)
 
 
+class _Announced(threading.local):
+    """What the thread's transaction is going to announce, so that each announcement costs the same however many there
+    were. Kept beside Django's list of what to do on commit, which is another list after a rollback, even of a part."""
+
+    def __init__(self) -> None:
+        self._hooks: list[Any] | None = None
+        self._known: set[_Announcement] = set()
+
+    def of(self, hooks: list[Any]) -> set[_Announcement]:
+        if self._hooks is not hooks:
+            self._hooks = hooks
+            self._known = {hook for _, hook, _ in hooks if isinstance(hook, _Announcement)}
+        return self._known
+
+
+_announced = _Announced()
+
+
 def announce(message: dict[str, Any]) -> None:
     """Sends ``message`` as JSON when the transaction has committed, at once outside of one; equal messages of one
-    transaction go once. Without REDIS_URL nothing happens."""
+    transaction go once, and above QUEUE_LIMIT different ones ``EVERYTHING`` stands for the rest. Without REDIS_URL
+    nothing happens."""
     if not settings.REDIS_URL:
         return
     announcement = _Announcement(settings.REDIS_URL, msgspec.json.encode(message))
-    # What a rolled back savepoint had asked for is in this list no more.
-    if all(waiting != announcement for _, waiting, _ in transaction.get_connection().run_on_commit):
-        # Robust: the change is committed, its caller must not see an error.
-        transaction.on_commit(announcement, robust=True)
+    connection = transaction.get_connection()
+    if not connection.in_atomic_block:
+        announcement()
+        return
+    known = _announced.of(connection.run_on_commit)
+    if announcement in known:
+        return
+    if len(known) >= QUEUE_LIMIT:
+        announcement = _Announcement(settings.REDIS_URL, _EVERYTHING)
+        if announcement in known:
+            return
+    known.add(announcement)
+    # Robust: the change is committed, its caller must not see an error.
+    transaction.on_commit(announcement, robust=True)
 
 
 def flush(timeout: float) -> bool:
@@ -73,13 +107,16 @@ class Sender:
         self._is_sending = False
         self._thread: threading.Thread | None = None
         self._is_down = False
+        # Messages since Redis was last there.
+        self._dropped = 0
 
     def put(self, payload: bytes) -> None:
-        """Never waits; a message above QUEUE_LIMIT is dropped."""
+        """Never waits; above QUEUE_LIMIT all that waits becomes one ``EVERYTHING``."""
         with self._changed:
             if len(self._waiting) >= QUEUE_LIMIT:
-                self._note_drop("queue_full", 1)
-                return
+                self._waiting.clear()
+                self._waiting.append(_EVERYTHING)
+                log.info("broadcast_of_everything", instead_of=QUEUE_LIMIT)
             self._waiting.append(payload)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="broadcast", daemon=True)
@@ -122,18 +159,16 @@ class Sender:
         except (RedisError, OSError, ValueError) as error:
             with self._changed:
                 # What has gathered meanwhile would wait as long again, and be no news by then.
-                dropped = len(batch) + len(self._waiting)
+                self._dropped += len(batch) + len(self._waiting)
                 self._waiting.clear()
-                self._note_drop(type(error).__name__, dropped)
+                if not self._is_down:
+                    self._is_down = True
+                    log.warning("broadcast_down", reason=type(error).__name__, dropped=self._dropped)
         else:
             if self._is_down:
                 self._is_down = False
-                log.info("broadcast_back")
-
-    def _note_drop(self, reason: str, count: int) -> None:
-        if not self._is_down:
-            self._is_down = True
-            log.warning("broadcast_down", reason=reason, dropped=count)
+                log.info("broadcast_back", dropped=self._dropped)
+                self._dropped = 0
 
 
 def _sender_of(url: str) -> Sender:

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 from streaming.core.routing import build_routes
+from streaming.wire.forwarded import EVERYBODY, networks
 
 # Bytes that fit with their envelope into the 1 MiB that brokers take by default.
 _KAFKA_MESSAGE_SIZE = 960 * 1024
@@ -28,6 +29,20 @@ def routes(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessa
         build_routes(settings.GATEWAY_ROUTES)
     except ValueError as error:
         return [Error(f"GATEWAY_ROUTES: {error}", id="gateway.E001")]
+    return []
+
+
+@register(Tags.security)
+def trusted_proxies(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    """One that is misspelt is never trusted: everybody would seem to come from the proxy's address."""
+    try:
+        found = networks(settings.GATEWAY_TRUSTED_PROXIES)
+    except ValueError as error:
+        hint = "list addresses and networks, as in 10.0.0.5,10.1.0.0/16,fd00::/8"
+        return [Error(f"GATEWAY_TRUSTED_PROXIES: {error}", hint=hint, id="gateway.E005")]
+    if settings.IS_PRODUCTION and set(EVERYBODY) & set(found):
+        hint = "list the proxies: whoever connects chooses its address, and says that it came over TLS"
+        return [Warning("GATEWAY_TRUSTED_PROXIES trusts everybody", hint=hint, id="gateway.W013")]
     return []
 
 

@@ -14,7 +14,9 @@ import structlog
 import uvicorn
 from django.conf import settings
 
+from gateway_project.bodies import body_bounds
 from streaming.factory import process_runtime
+from streaming.wire.forwarded import ForwardedHeaders, networks
 from streaming.wire.http import BoundedHttpProtocol
 from streaming.wire.websocket import GatewayWebSocketProtocol
 
@@ -74,6 +76,7 @@ def apply_limits() -> None:
     """The settings that live on uvicorn's protocol classes."""
     BoundedHttpProtocol.handshake_timeout = settings.GATEWAY_HANDSHAKE_TIMEOUT
     BoundedHttpProtocol.handshake_max_size = settings.GATEWAY_HANDSHAKE_MAX_SIZE
+    BoundedHttpProtocol.body_bounds = body_bounds()
     GatewayWebSocketProtocol.outbound_max_size = settings.GATEWAY_OUTBOUND_MAX_SIZE
     GatewayWebSocketProtocol.close_grace = settings.GATEWAY_CLOSE_TIMEOUT
     GatewayWebSocketProtocol.fragment_limit = settings.GATEWAY_FRAGMENT_LIMIT
@@ -85,7 +88,7 @@ def server_config(app: Any, *, message_size_limit: int, ssl: dict[str, str] | No
     """``ssl``: ssl_certfile and ssl_keyfile; without it TLS is the proxy's."""
     logging.getLogger("uvicorn.error").addFilter(lambda record: record.getMessage() not in _HARMLESS)
     return uvicorn.Config(
-        app,
+        ForwardedHeaders(app, networks(settings.GATEWAY_TRUSTED_PROXIES)),
         loop="uvloop",
         http=BoundedHttpProtocol,
         ws=GatewayWebSocketProtocol,
@@ -96,8 +99,8 @@ def server_config(app: Any, *, message_size_limit: int, ssl: dict[str, str] | No
         ws_ping_timeout=None,
         lifespan="on",
         backlog=_BACKLOG,
-        proxy_headers=True,
-        forwarded_allow_ips=settings.GATEWAY_TRUSTED_PROXIES,
+        # Ours looks at them, and lets nobody behind it see them.
+        proxy_headers=False,
         server_header=False,
         access_log=False,
         log_config=None,

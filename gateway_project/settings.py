@@ -36,7 +36,6 @@ GATEWAY_ALLOWED_ORIGINS = env.items("GATEWAY_ALLOWED_ORIGINS")
 GATEWAY_TRUSTED_PROXIES = env.items("GATEWAY_TRUSTED_PROXIES", "127.0.0.1")
 
 INSTALLED_APPS = [
-    "daphne",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -57,6 +56,9 @@ INSTALLED_APPS = [
     "usage",
     "events",
 ]
+if "runserver" in sys.argv:
+    # Django's own development server speaks no WebSocket; every other command does without the time that Daphne takes.
+    INSTALLED_APPS.insert(0, "daphne")
 MIDDLEWARE = [
     "gateway_project.middleware.only_utf8_forms",
     "django.middleware.security.SecurityMiddleware",
@@ -269,6 +271,10 @@ GATEWAY_DRAIN_SPREAD = env.duration("GATEWAY_DRAIN_SPREAD", "5s")
 
 # --- Commands, demo, benchmarks ---------------------------------------------------------------------------------------
 GATEWAY_PORT = env.count("GATEWAY_PORT", 8000)
+# Where commands on this machine find the gateway: what is said wins, then what "make run" has started.
+RUNNING_GATEWAY_PORT = GATEWAY_PORT
+if not env.text("GATEWAY_PORT") and not IS_PRODUCTION:
+    RUNNING_GATEWAY_PORT = embedded_port(GATEWAY_STATE_DIR, "gateway") or GATEWAY_PORT
 GATEWAY_DEMO = env.flag("GATEWAY_DEMO", True)
 GATEWAY_BENCHMARK = env.flag("GATEWAY_BENCHMARK", False)
 GATEWAY_METRICS_TOKEN = env.text("GATEWAY_METRICS_TOKEN")
@@ -276,6 +282,10 @@ GATEWAY_LOG_FORMAT = env.choice("GATEWAY_LOG_FORMAT", "json" if IS_PRODUCTION el
 GATEWAY_LOG_LEVEL = env.choice("GATEWAY_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
 LOGGING = logging_config(GATEWAY_LOG_FORMAT, GATEWAY_LOG_LEVEL)
 LOGGING_CONFIG = "logging.config.dictConfig"
+
+# --- Bodies -----------------------------------------------------------------------------------------------------------
+# The server bounds them by path, see bodies.py, before Django has any of it: a second bound would be in other words.
+DATA_UPLOAD_MAX_MEMORY_SIZE = None
 
 # --- Transport security -----------------------------------------------------------------------------------------------
 SECURE_SSL_REDIRECT = IS_PRODUCTION
@@ -285,7 +295,9 @@ SECURE_REDIRECT_EXEMPT = [
     *(r"^livez$", r"^readyz$", r"^metrics$"),
     *(r"^billing/midtrans/notifications/?$", r"^billing/events/?$"),
 ]
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if IS_PRODUCTION else None
+# The server has put into the request's scheme what a trusted proxy says. Django would believe the header of anybody.
+SECURE_PROXY_SSL_HEADER = None
+USE_X_FORWARDED_HOST = USE_X_FORWARDED_PORT = False
 SECURE_HSTS_SECONDS = 31_536_000 if IS_PRODUCTION else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = IS_PRODUCTION
 SECURE_HSTS_PRELOAD = IS_PRODUCTION

@@ -84,6 +84,8 @@ class News:
                 self._shares.note_others(str(message["user_id"]), others)
         elif kind == "stream_claimed":
             self.on_stream_claimed(str(message["user_id"]), str(message["stream_id"]), int(message["fence"]))
+        elif kind == "everything":
+            self._directory.look_at_everything()
         elif kind == "follow":
             self._taps.follow(str(message["user_id"]), with_payload=bool(message["with_payload"]))
 

@@ -18,6 +18,8 @@ class PresenceWatch:
     def __init__(self) -> None:
         # Seconds of the monotonic clock since when it has looked without a gap.
         self._looking_since: float | None = None
+        # What the last look has seen, through times without one: (user id, MT5 login).
+        self._before: set[tuple[str, str]] | None = None
 
     def __call__(self) -> int:
         """How many accounts went online or offline."""
@@ -35,4 +37,8 @@ class PresenceWatch:
         # The gateways write again what a Redis that was away has lost; until they had the time for it, whoever is not
         # seen is not gone.
         seen = {(one.user_id, account) for one in found for account in one.accounts}
-        return access.observe(seen, may_end=now - self._looking_since >= grace, grace=datetime.timedelta(seconds=grace))
+        may_end = now - self._looking_since >= grace
+        changed = access.observe(seen, before=self._before, may_end=may_end, grace=datetime.timedelta(seconds=grace))
+        # Not before it is written: what a database that is away has not taken is news again at the next look.
+        self._before = seen
+        return changed

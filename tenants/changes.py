@@ -202,26 +202,30 @@ def touch(company_ids: Collection[uuid.UUID]) -> None:
     if not company_ids:
         return
     Company.objects.filter(pk__in=company_ids).update(access_version=F("access_version") + 1)
-    for company in Company.objects.filter(pk__in=company_ids).select_related("tier"):
-        paid_until = company.paid_until
-        status = events_pb2.SubscriptionStatus(
-            company_id=str(company.pk),
-            tier=company.tier.code,
-            status=company.status,
-            paid_until=int(paid_until.timestamp() * 1000) if paid_until else 0,
-            access_version=company.access_version,
-            occurred_at=_now_ms(),
-        )
-        _publish(status)
+    _publish(
+        [
+            events_pb2.SubscriptionStatus(
+                company_id=str(company.pk),
+                tier=company.tier.code,
+                status=company.status,
+                paid_until=int(company.paid_until.timestamp() * 1000) if company.paid_until else 0,
+                access_version=company.access_version,
+                occurred_at=_now_ms(),
+            )
+            for company in Company.objects.filter(pk__in=company_ids).select_related("tier")
+        ]
+    )
 
 
 def _announce_deleted(company_id: uuid.UUID) -> None:
-    _publish(events_pb2.SubscriptionStatus(company_id=str(company_id), status="deleted", occurred_at=_now_ms()))
+    _publish([events_pb2.SubscriptionStatus(company_id=str(company_id), status="deleted", occurred_at=_now_ms())])
 
 
-def _publish(status: events_pb2.SubscriptionStatus) -> None:
-    outbox.record(settings.GATEWAY_SUBSCRIPTION_TOPIC, status.company_id, status.SerializeToString())
-    broadcast.announce({"kind": "access", "company_id": status.company_id, "version": status.access_version})
+def _publish(statuses: Sequence[events_pb2.SubscriptionStatus]) -> None:
+    events = [(status.company_id, status.SerializeToString()) for status in statuses]
+    outbox.record_all(settings.GATEWAY_SUBSCRIPTION_TOPIC, events)
+    for status in statuses:
+        broadcast.announce({"kind": "access", "company_id": status.company_id, "version": status.access_version})
 
 
 def username_prefix(company: Company) -> str:

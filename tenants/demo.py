@@ -3,13 +3,16 @@
 import json
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypedDict
 
 from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
 
 from tenants.access import Actor, revoke_api_keys, touch
-from tenants.api_keys import create_api_key, user_of_api_key
+from tenants.api_keys import create_api_key, digest_of
 from tenants.demo_symbols import DEMO_SYMBOLS
 from tenants.models import ActivePair, ApiKey, Company, MT5Account, SubscriptionTier, User
 from tenants.seeds import new_password
@@ -58,33 +61,42 @@ _PEOPLE = [
 
 
 @transaction.atomic
-def seed_demo(secrets_file: Path) -> Demo:
+def seed_demo(secrets_file: Path, say: Callable[[str], None] = lambda _name: None) -> Demo:
     """Makes what is missing and returns all of it; the clear passwords and keys live in ``secrets_file``, mode 0600.
 
-    Without the file the passwords and keys are made anew, so that what is printed always works.
+    Without the file the passwords and keys are made anew, so that what is printed always works. ``say`` hears of each
+    person whose password is made, which takes a while.
     """
     known: dict[str, dict[str, str]] = json.loads(secrets_file.read_text("utf-8")) if secrets_file.exists() else {}
     for row in COMPANIES:
         tier = SubscriptionTier.objects.get(code=row["tier"])
         Company.objects.get_or_create(slug=row["slug"], defaults={"name": row["name"], "tier": tier})
     changed: set[uuid.UUID] = set()
-    users = [_person(place, known.get(name, {}), changed) for place, (name, _, _) in enumerate(_PEOPLE)]
+    people = [_person(place, known.get(name, {}), changed, say) for place, (name, _, _) in enumerate(_PEOPLE)]
     touch(changed)
-    kept = {user["username"]: {"password": user["password"], "api_key": user["api_key"]} for user in users}
+    users = [user for user, _ in people]
+    kept = {
+        user["username"]: {"password": user["password"], "api_key": user["api_key"], "hash": hashed}
+        for user, hashed in people
+    }
     if kept != known:
         _write_secret(secrets_file, json.dumps(kept, indent=2))
     return {"companies": COMPANIES, "users": users}
 
 
-def _person(place: int, known: dict[str, str], changed: set[uuid.UUID]) -> DemoUser:
-    """Adds to ``changed`` the company whose users may do more than before."""
+def _person(
+    place: int, known: dict[str, str], changed: set[uuid.UUID], say: Callable[[str], None]
+) -> tuple[DemoUser, str]:
+    """With the password's hash. Adds to ``changed`` the company whose users may do more than before."""
     name, role, slug = _PEOPLE[place]
     company = Company.objects.select_related("tier").get(slug=slug) if slug else None
     is_operator = role == User.Role.OPERATOR
     defaults = {"role": role, "company": company, "is_staff": is_operator, "is_superuser": is_operator}
     user, is_new = User.objects.get_or_create(username=name, defaults=defaults)
     password = known.get("password") or new_password()
-    if not user.check_password(password):
+    # Hashing is slow on purpose: a stored hash that was found right once is right.
+    if known.get("hash") != user.password and not user.check_password(password):
+        say(name)
         user.set_password(password)
         user.save(update_fields=["password"])
     key = known.get("api_key", "")
@@ -95,10 +107,17 @@ def _person(place: int, known: dict[str, str], changed: set[uuid.UUID]) -> DemoU
         is_new |= MT5Account.objects.get_or_create(**account, defaults={"owner": user})[1]
         if is_new:
             changed.add(company.pk)
-        if user_of_api_key(key) != user:
+        if not _works(key, user):
             revoke_api_keys(_SEEDER, ApiKey.objects.filter(user=user, name=KEY_NAME))
             key, _ = create_api_key(_SEEDER, user, KEY_NAME)
-    return {"username": name, "password": password, "role": str(role), "company": slug, "api_key": key}
+    row: DemoUser = {"username": name, "password": password, "role": str(role), "company": slug, "api_key": key}
+    return row, user.password
+
+
+def _works(key: str, user: User) -> bool:
+    """Looked up by hand: looking through the demo is no use of a key."""
+    rows = ApiKey.objects.filter(user=user, digest=digest_of(key), revoked_at__isnull=True)
+    return rows.filter(Q(expires_at__isnull=True) | Q(expires_at__gt=timezone.now())).exists()
 
 
 def _write_secret(path: Path, text: str) -> None:

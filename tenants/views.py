@@ -14,11 +14,11 @@ from django.views.decorators.csrf import csrf_exempt
 from tenants import access
 from tenants.api_keys import digest_of, usable_api_key
 from tenants.attempts import AttemptLimiter
+from tenants.bodies import EXCHANGE_SIZE_LIMIT
 from tenants.models import ApiKey
 from tenants.problems import problem
 from tenants.tokens import issue_for
 
-_BODY_LIMIT = 4_096
 _CONTENT_LENGTH = re.compile(r"[0-9]{1,18}")
 _REFUSALS = {
     "company_suspended": (403, "the company is suspended: ask its admin"),
@@ -62,13 +62,13 @@ def _key_of(request: HttpRequest) -> str | HttpResponse:
     length = request.headers.get("Content-Length", "")
     if length and _CONTENT_LENGTH.fullmatch(length) is None:
         return malformed
-    too_large = problem(413, "too_large", f"the body takes at most {_BODY_LIMIT} bytes")
-    if int(length or 0) > _BODY_LIMIT:
+    too_large = problem(413, "too_large", f"the body takes at most {EXCHANGE_SIZE_LIMIT} bytes")
+    if int(length or 0) > EXCHANGE_SIZE_LIMIT:
         return too_large
     try:
         # A chunked body comes without a length: what is read is bounded whatever the header says.
-        body = request.read(_BODY_LIMIT + 1)
-        if len(body) > _BODY_LIMIT:
+        body = request.read(EXCHANGE_SIZE_LIMIT + 1)
+        if len(body) > EXCHANGE_SIZE_LIMIT:
             return too_large
         return _decode(body).api_key
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError):

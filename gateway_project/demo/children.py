@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 PAUSE = 0.5
@@ -41,8 +41,10 @@ def die_with_parent() -> Callable[[], None]:
 class Child:
     """One process; times are seconds of ``time.monotonic`` and come from the caller."""
 
-    def __init__(self, name: str, command: list[str], log: Path) -> None:
+    def __init__(self, name: str, command: list[str], log: Path, settings: Mapping[str, str] | None = None) -> None:
+        """``settings``: of its environment, beside what this process has."""
         self.name = name
+        self._settings = dict(settings or {})
         self.command = command
         self.log = log
         # 0 when it listens nowhere, or has not said where yet.
@@ -75,6 +77,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env={**os.environ, **self._settings},
                 start_new_session=True,
                 preexec_fn=die_with_parent(),
             )

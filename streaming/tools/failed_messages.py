@@ -1,10 +1,11 @@
 """The dead-letter queue as an operator works with it. Room: streaming.tools."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from confluent_kafka import Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from django.conf import settings
 
 from streaming.access import policy_of
@@ -12,7 +13,7 @@ from streaming.core.routing import build_routes
 from streaming.sinks.config import producer_config
 from streaming.tools.records import describe, headers_of, text_of
 from streaming.tools.replay import Accepted, Refused, judge
-from streaming.tools.topic_reader import TopicReader, TopicUnreadable
+from streaming.tools.topic_reader import TopicReader
 from tenants.access import terminal_access
 
 _FLUSH_TIMEOUT = 30.0
@@ -92,21 +93,23 @@ def judge_again(record: Message) -> Accepted | Refused:
     )
 
 
-def publish(accepted: list[Accepted]) -> None:
-    """Returns when Kafka has all of them; raises TopicUnreadable with how many it has not."""
+def publish(accepted: Sequence[Accepted]) -> list[str]:
+    """For each message "" when Kafka has it, or why that is not known; after ``_FLUSH_TIMEOUT`` seconds at most."""
     config = producer_config(
         settings.GATEWAY_KAFKA_BOOTSTRAP_SERVERS, settings.GATEWAY_KAFKA_LINGER, settings.GATEWAY_KAFKA_OPTIONS
     )
-    delivered: list[Message] = []
     producer = Producer({**config, "log_level": 2})
-    for message in accepted:
-        producer.produce(
-            message.topic,
-            key=message.key,
-            value=message.value,
-            on_delivery=lambda error, record: None if error else delivered.append(record),
-        )
+    problems = [f"Kafka did not confirm it within {_FLUSH_TIMEOUT:g} s"] * len(accepted)
+    for place, message in enumerate(accepted):
+        report = partial(_note_report, problems, place)
+        try:
+            producer.produce(message.topic, key=message.key, value=message.value, on_delivery=report)
+        except (BufferError, KafkaException) as error:
+            problems[place] = f"it was not handed over: {error}"
         producer.poll(0)
     producer.flush(_FLUSH_TIMEOUT)
-    if len(delivered) < len(accepted):
-        raise TopicUnreadable(f"Kafka has not confirmed {len(accepted) - len(delivered)} of {len(accepted)} messages")
+    return problems
+
+
+def _note_report(problems: list[str], place: int, error: KafkaError | None, _record: Message) -> None:
+    problems[place] = "" if error is None else error.str()

@@ -133,6 +133,7 @@ class Simulation:
             handshakes += one.handshakes_refused
         return {
             "clients": len(self._terminals),
+            "connected": sum(one.connects > 0 for one in outcomes),
             "sent": sum(one.sent for one in outcomes),
             "acknowledged": sum(one.acknowledged for one in outcomes),
             "refused": sum(one.refused for one in outcomes),

@@ -4,9 +4,10 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import NON_FIELD_ERRORS, PermissionDenied
-from django.db.models import QuerySet
+from django.db.models import Case, F, QuerySet, Value, When
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
+from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -38,20 +39,28 @@ class AccountForm(ScopedForm):
         return cleaned
 
 
-class AccountInline(ScopedInline):
+class _Seen:
+    """A column for people: ``last_seen_at`` is not written while an account stays online."""
+
+    @admin.display(description=gettext_lazy("last seen"), ordering="last_seen_at")
+    def last_seen(self, account: MT5Account) -> Any:
+        return _("now") if account.is_online else account.last_seen_at
+
+
+class AccountInline(_Seen, ScopedInline):
     model = MT5Account
     form = AccountForm
-    fields = ("login", "broker_server", "is_active", "is_online", "last_seen_at")
-    readonly_fields = ("is_online", "last_seen_at")
+    fields = ("login", "broker_server", "is_active", "is_online", "last_seen")
+    readonly_fields = ("is_online", "last_seen")
     company_may = frozenset({"view", "add", "change", "delete"})
     show_change_link = True
 
 
 @admin.register(MT5Account)
-class AccountAdmin(ScopedAdmin):
+class AccountAdmin(_Seen, ScopedAdmin):
     company_may = frozenset({"view", "add", "change", "delete"})
     form = AccountForm
-    list_display = ("login", "broker_server", "company", "owner", "is_active", "is_online", "last_seen_at")
+    list_display = ("login", "broker_server", "company", "owner", "is_active", "is_online", "last_seen")
     list_filter = ("is_active", "is_online", ("owner", ScopedRelatedFilter), "broker_server", "company")
     search_fields = ("^login", "broker_server", "owner__username", "company__name")
     search_help_text = gettext_lazy("Login, broker server or owner")
@@ -64,10 +73,10 @@ class AccountAdmin(ScopedAdmin):
         if obj is None:
             return ("login", "broker_server", "owner", "is_active")
         company = ("company",) if actor_of(request).sees_all else ()
-        return ("login", "broker_server", "owner", *company, "is_active", "is_online", "last_seen_at", "created_at")
+        return ("login", "broker_server", "owner", *company, "is_active", "is_online", "last_seen", "created_at")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return () if obj is None else ("company", "is_online", "last_seen_at", "created_at")
+        return () if obj is None else ("company", "is_online", "last_seen", "created_at")
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change=change, **kwargs)
@@ -118,12 +127,15 @@ class AccountAdmin(ScopedAdmin):
     def export(self, request: HttpRequest) -> HttpResponse:
         if not self.has_view_permission(request):
             raise PermissionDenied
-        names = ["login", "broker_server", "owner__username", "is_active", "is_online", "last_seen_at"]
+        names = ["login", "broker_server", "owner__username", "is_active", "is_online", "seen"]
         header = ["login", "broker_server", "owner", "active", "online", "last_seen"]
         if actor_of(request).sees_all:
             names.append("company__slug")
             header.append("company")
-        return csv_answer("mt5-accounts.csv", header, self.get_queryset(request).values_list(*names))
+        rows = self.get_queryset(request).annotate(
+            seen=Case(When(is_online=True, then=Value(timezone.now())), default=F("last_seen_at"))
+        )
+        return csv_answer("mt5-accounts.csv", header, rows.values_list(*names))
 
     @admin.action(description=gettext_lazy("Enable the chosen accounts"), permissions=["change"])
     def enable(self, request: HttpRequest, queryset: QuerySet[MT5Account]) -> None:

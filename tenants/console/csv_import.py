@@ -17,8 +17,9 @@ from django.utils.translation import gettext_lazy
 
 from tenants import access
 from tenants.access import Actor, NotVisible, visible
+from tenants.bodies import CSV_SIZE_LIMIT, is_trimmed
 from tenants.changes import lock
-from tenants.console.csv_rows import SIZE_LIMIT, Judged, Row, judge, read_rows
+from tenants.console.csv_rows import Judged, Row, judge, read_rows
 from tenants.console.exports import csv_answer
 from tenants.console.pages import page_context
 from tenants.console.places import accounts_place, own_company
@@ -39,16 +40,23 @@ class UploadForm(forms.Form):
 
     def clean_file(self) -> list[Row]:
         file = self.cleaned_data["file"]
-        if file.size > SIZE_LIMIT:
-            raise ValidationError(_("The file is larger than 1 MB: split it."))
+        if file.size > CSV_SIZE_LIMIT:
+            raise ValidationError(_too_large())
         return read_rows(file.read())
+
+
+def _too_large() -> str:
+    return _("The file is larger than 1 MB: split it.")
 
 
 def import_page(model_admin: ModelAdmin[Any], request: HttpRequest) -> HttpResponse:
     if request.method == "POST" and "preview" in request.POST:
         return _take(model_admin, request)
     form = UploadForm(request.POST, request.FILES) if request.method == "POST" else UploadForm()
-    if request.method == "POST" and form.is_valid():
+    if is_trimmed(request):
+        # Django leaves out a file whose end is not there.
+        form.errors["file"] = form.error_class([_too_large()])
+    elif request.method == "POST" and form.is_valid():
         return _preview(model_admin, request, form.cleaned_data["file"])
     company = own_company(request)
     context = {

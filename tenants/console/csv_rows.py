@@ -11,11 +11,11 @@ from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 
 from tenants.access import Actor, username_prefix, visible
+from tenants.bodies import CSV_SIZE_LIMIT
 from tenants.console.exports import unguarded
 from tenants.models import Company, MT5Account, User, limits_of
 from tenants.models.places import full_text
 
-SIZE_LIMIT = 1_048_576
 ROW_LIMIT = 2_000
 _NEEDED = ("login", "broker_server", "owner")
 _BATCH = 400
@@ -47,7 +47,7 @@ class Judged:
 
 def read_rows(content: bytes) -> list[Row]:
     """Raises ValidationError, in words for whoever made the file."""
-    if len(content) > SIZE_LIMIT:
+    if len(content) > CSV_SIZE_LIMIT:
         raise ValidationError(_("The file is larger than 1 MB: split it."))
     try:
         text = content.decode("utf-8-sig")

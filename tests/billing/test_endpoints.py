@@ -101,11 +101,11 @@ async def test_body_that_is_too_large_is_refused_and_not_kept(monkeypatch: pytes
     ("size", "wanted"),
     [
         (10, [(b"abcd", True), (b"efgh", True), (b"ij", False)]),
-        (5, [(b"abcd", True), (b"e", False)]),
-        (4, [(b"abcd", False)]),
+        (5, [(b"abcd", True), (b"e", True), (b"", False)]),
+        (4, [(b"abcd", True), (b"", True), (b"", False)]),
     ],
 )
-async def test_bounded_body_ends_where_it_must(size: int, wanted: list[tuple[bytes, bool]]) -> None:
+async def test_body_is_bounded_and_waited_for_to_its_end(size: int, wanted: list[tuple[bytes, bool]]) -> None:
     peer = Peer("/", [b"abcd", b"efgh", b"ij"])
     receive = bounded(peer.receive, size)
     found = []

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,86 @@ def test_news_of_a_rolled_back_part_goes_when_it_is_announced_again(ear: Ear) ->
     assert ear.hear() == [{"kind": "access"}]
 
 
+def announced(messages: Iterable[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], int]:
+    """What goes out at the commit of a transaction that announces these, and how many comparisons that took."""
+    sent: list[Any] = []
+    comparisons = 0
+    usual = broadcast._Announcement.__eq__
+
+    def counted(one: Any, other: object) -> bool:
+        nonlocal comparisons
+        comparisons += 1
+        return usual(one, other)
+
+    monkeypatch.setattr(broadcast._Announcement, "__eq__", counted)
+    monkeypatch.setattr(broadcast.Sender, "put", lambda _self, payload: sent.append(json.loads(payload)))
+    with transaction.atomic():
+        for message in messages:
+            broadcast.announce(message)
+        assert sent == []
+    return sent, comparisons
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("count", [1, 999, 1_000, 1_001, 4_000, 20_000])
+def test_change_of_many_companies_is_announced_once_each_or_as_everything(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    settings.REDIS_URL = "redis://nowhere.invalid/0"
+    messages = [{"kind": "access", "company_id": str(n), "version": 1} for n in range(count)]
+    # Each twice, as where two changes of one transaction concern the same companies.
+    sent, comparisons = announced(messages * 2, monkeypatch)
+    named = messages[: broadcast.QUEUE_LIMIT]
+    assert sent == (named if count <= broadcast.QUEUE_LIMIT else [*named, broadcast.EVERYTHING])
+    # Equal ones are compared once, never each with all.
+    assert comparisons <= 3 * count
+
+
+@pytest.mark.django_db(transaction=True)
+def test_parts_that_are_rolled_back_leave_what_others_have_announced(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.REDIS_URL = "redis://nowhere.invalid/0"
+
+    def parts() -> Iterator[dict[str, Any]]:
+        for n in range(50):
+            try:
+                with transaction.atomic():
+                    yield {"n": n // 2}
+                    if n % 2 == 0:
+                        raise ZeroDivisionError
+            except ZeroDivisionError:
+                pass
+
+    sent, _ = announced(parts(), monkeypatch)
+    assert sent == [{"n": n} for n in range(25)]
+
+
+def test_messages_above_what_may_wait_become_one_that_says_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    sender = broadcast.Sender("redis://nowhere.invalid/0")
+    batches: list[list[bytes]] = []
+    may_send = threading.Event()
+
+    def send(batch: list[bytes]) -> None:
+        batches.append(batch)
+        may_send.wait(10)
+
+    monkeypatch.setattr(sender, "_send", send)
+    for number in range(2 * broadcast.QUEUE_LIMIT + 500):
+        sender.put(b"%d" % number)
+        # The first is on its way while all others wait.
+        while not batches:
+            threading.Event().wait(0.001)
+    may_send.set()
+    assert sender.flush(10)
+    first, rest = batches
+    assert first == [b"0"]
+    # Whatever came before is covered by it, and what came after is there.
+    assert json.loads(rest[0]) == broadcast.EVERYTHING
+    assert rest[-1] == b"%d" % (2 * broadcast.QUEUE_LIMIT + 499)
+    assert len(rest) <= broadcast.QUEUE_LIMIT + 1
+
+
 @pytest.mark.django_db(transaction=True)
 def test_news_from_many_threads_all_goes_out(ear: Ear) -> None:
     threads = [threading.Thread(target=broadcast.announce, args=({"n": n},)) for n in range(50)]
@@ -139,7 +219,7 @@ def test_request_does_not_wait_for_a_redis_that_is_silent(deaf_redis: str, setti
             broadcast.announce({"n": number})
         assert time.monotonic() - began < 1.0
         assert broadcast.flush(10) is True
-    assert [entry["event"] for entry in logs] == ["broadcast_down"]
+    assert [one["event"] for one in logs if one["log_level"] == "warning"] == ["broadcast_down"]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -158,7 +238,7 @@ def test_outage_of_redis_is_logged_once_and_news_goes_on_after_it(own_valkey: Va
         assert ear.hear() == [{"n": 4}]
         ear.close()
         assert broadcast.flush(5) is True
-    assert [entry["event"] for entry in logs] == ["broadcast_down", "broadcast_back"]
+    assert [(entry["event"], entry["dropped"]) for entry in logs] == [("broadcast_down", 1), ("broadcast_back", 3)]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -78,6 +78,15 @@ async def test_news_of_a_company_is_looked_at_when_its_version_is_news(process: 
     assert bob.close_code == 4504
 
 
+async def test_news_of_everything_is_looked_at_whole(process: Process, tenants: Tenants) -> None:
+    bob = await process.connect()
+    await process.poll()
+    tenants.change("bob", refusal="user_disabled")
+    process.fleet._news.heard(broadcast.EVERYTHING)
+    await process.follow()
+    assert bob.close_code == 4504
+
+
 async def test_news_of_a_deleted_company_cuts_its_users_off(process: Process, tenants: Tenants) -> None:
     bob = await process.connect()
     await process.poll()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 from pytest_django import Settings
 
 from streaming import presence
@@ -28,6 +29,8 @@ class Door:
         settings.GATEWAY_PRESENCE_GRACE = 30.0
         self.rows: list[LiveConnection] | None = []
         self.calls: list[tuple[Seen, bool]] = []
+        self.before: list[Seen | None] = []
+        self.is_away = False
         monkeypatch.setattr(presence, "live_connections", self._list)
         monkeypatch.setattr(access, "observe", self._observe)
 
@@ -36,8 +39,11 @@ class Door:
             raise LiveUnavailable("away")
         return self.rows
 
-    def _observe(self, seen: Seen, *, may_end: bool, grace: Any) -> int:
+    def _observe(self, seen: Seen, *, before: Seen | None, may_end: bool, grace: Any) -> int:
         assert grace.total_seconds() == 30.0
+        self.before.append(before)
+        if self.is_away:
+            raise OperationalError("the database is away")
         self.calls.append((seen, may_end))
         return 7
 
@@ -80,3 +86,21 @@ def test_grace_begins_anew_after_a_list_that_could_not_be_read(door: Door, at: C
         at(elapsed)
         watch()
     assert [may_end for _, may_end in door.calls] == [False, True, False, False, True]
+
+
+def test_each_look_tells_what_the_last_one_that_was_written_has_seen(door: Door) -> None:
+    watch, one, two = PresenceWatch(), connection("bob", "1"), connection("bob", "2")
+    door.rows = [one]
+    watch()
+    door.rows = [one, two]
+    watch()
+    door.rows = None
+    watch()
+    door.rows, door.is_away = [two], True
+    with pytest.raises(OperationalError):
+        watch()
+    door.is_away = False
+    watch()
+    watch()
+    first, both = {("bob", "1")}, {("bob", "1"), ("bob", "2")}
+    assert door.before == [None, first, both, both, {("bob", "2")}]

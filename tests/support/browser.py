@@ -36,6 +36,18 @@ class Browser:
         body = urlencode({"csrfmiddlewaretoken": token[1], **fields})
         return self._ask("POST", path, body, {"Content-Type": "application/x-www-form-urlencoded"})
 
+    def upload(self, path: str, field: str, content: bytes) -> tuple[int, str]:
+        """Gives a file to the form of this page."""
+        token = _TOKEN.search(self.get(path)[1])
+        assert token is not None, f"no form at {path}"
+        parts = [
+            f'name="csrfmiddlewaretoken"\r\n\r\n{token[1]}'.encode(),
+            f'name="{field}"; filename="list.csv"\r\nContent-Type: text/csv\r\n\r\n'.encode() + content,
+        ]
+        lines = [b"--limit\r\nContent-Disposition: form-data; " + part + b"\r\n" for part in parts]
+        body = b"".join(lines) + b"--limit--\r\n"
+        return self._ask("POST", path, body, {"Content-Type": "multipart/form-data; boundary=limit"})
+
     @contextmanager
     def events(self, path: str, timeout: float = 15.0) -> Iterator["Events"]:
         """A stream of server-sent events; leaving it closes the connection."""
@@ -48,7 +60,7 @@ class Browser:
         finally:
             connection.close()
 
-    def _ask(self, method: str, path: str, body: str | None, headers: Mapping[str, str]) -> tuple[int, str]:
+    def _ask(self, method: str, path: str, body: str | bytes | None, headers: Mapping[str, str]) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
         try:
             connection.request(method, path, body, {**self._headers(), **headers})

@@ -4,7 +4,8 @@ import datetime
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
@@ -104,10 +105,23 @@ def test_change_that_cannot_be_told_of_is_not_made(cast: Cast, admin: Actor, mon
     def fail(*_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(outbox, "record", fail)
+    monkeypatch.setattr(outbox, "record_all", fail)
     before = everything()
     with pytest.raises(ZeroDivisionError):
         access.save_row(admin, new_user())
     with pytest.raises(ZeroDivisionError):
         access.delete_rows(admin, [cast.bob])
     assert everything() == before
+
+
+@pytest.mark.parametrize("count", [10, 4_000])
+def test_change_that_concerns_many_companies_is_told_in_few_visits(cast: Cast, settings: Settings, count: int) -> None:
+    settings.REDIS_URL = "redis://nowhere.invalid/0"
+    plan = tier("PRO")
+    made = Company.objects.bulk_create(Company(name=f"C{n}", slug=f"c{n}", tier=plan) for n in range(count))
+    with CaptureQueriesContext(connection) as visits, transaction.atomic():
+        access.touch({company.pk for company in made})
+    # An UPDATE, a SELECT, the savepoint's two, and the events in batches.
+    assert len(visits) <= 6 + count // 100
+    versions = [event.access_version for event in told("subscription-status")]
+    assert len(versions) == count and set(versions) == {Company.objects.get(slug="c0").access_version}

@@ -1,11 +1,12 @@
 """Which MT5 accounts are online, by what watchers of the gateways have seen."""
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from events.models import OutboxEvent
@@ -23,8 +24,9 @@ def account(owner: User, login: str = "1001", server: str = "B") -> MT5Account:
     return MT5Account.objects.create(login=login, broker_server=server, company=company_of(owner), owner=owner)
 
 
-def observe(*seen: tuple[str, str], may_end: bool = True) -> int:
-    return access.observe(set(seen), may_end=may_end, grace=GRACE)
+def observe(*seen: tuple[str, str], may_end: bool = True, before: Collection[tuple[str, str]] | None = ()) -> int:
+    """``before`` empty: of a watcher to which everything is new."""
+    return access.observe(set(seen), before=before, may_end=may_end, grace=GRACE)
 
 
 def seen_ago(row: MT5Account, **ago: float) -> None:
@@ -146,10 +148,51 @@ def test_account_that_another_watcher_has_seen_meanwhile_stays_online(
     assert is_online(row) and len(activities()) == 1
 
 
-def test_many_accounts_take_few_questions(cast: Cast, django_assert_max_num_queries: Any) -> None:
-    rows = [account(cast.bob, str(5_000 + number)) for number in range(20)]
-    seen = {(str(cast.bob.pk), row.login) for row in rows}
-    access.observe(seen, may_end=True, grace=GRACE)
-    assert all(is_online(row) for row in rows)
-    with django_assert_max_num_queries(3, connection=connection):
-        access.observe(seen, may_end=True, grace=GRACE)
+@pytest.mark.parametrize("count", [5, 700])
+def test_accounts_that_stay_as_they_are_cost_one_question_and_no_write(cast: Cast, count: int) -> None:
+    bob = str(cast.bob.pk)
+    account(cast.bob, "1")
+    MT5Account.objects.bulk_create(
+        MT5Account(login=str(5_000 + n), broker_server="B", company=cast.alpha, owner=cast.bob) for n in range(count)
+    )
+    seen = {(bob, str(5_000 + n)) for n in range(count)}
+    with CaptureQueriesContext(connection) as first:
+        assert access.observe(seen, before=None, may_end=True, grace=GRACE) == count
+    # Turned in batches, not one by one.
+    assert len(first) <= 4 + 10 * (1 + count // 300)
+    for may_end in (False, True):
+        with CaptureQueriesContext(connection) as again:
+            assert access.observe(seen, before=seen, may_end=may_end, grace=GRACE) == 0
+        assert [query["sql"][:6] for query in again] == ["SELECT"]
+    # One of them goes: it alone is written, and its end is told of it alone.
+    gone = (bob, "5000")
+    with CaptureQueriesContext(connection) as one:
+        access.observe(seen - {gone}, before=seen, may_end=True, grace=GRACE)
+    updates = [query["sql"] for query in one if not query["sql"].startswith("SELECT")]
+    assert len(updates) == 1 and "last_seen_at" in updates[0]
+    seen_ago(MT5Account.objects.get(login="5000"), seconds=31)
+    assert access.observe(seen - {gone}, before=seen - {gone}, may_end=True, grace=GRACE) == 1
+    assert MT5Account.objects.filter(is_online=True).count() == count - 1
+
+
+def test_account_that_was_long_online_has_the_whole_grace_from_its_absence(cast: Cast) -> None:
+    row, key = account(cast.bob), (str(cast.bob.pk), "1001")
+    observe(key, before=None)
+    # Hours of looks that wrote nothing.
+    seen_ago(row, hours=8)
+    assert observe(key, before={key}) == 0
+    assert observe(before={key}) == 0 and is_online(row)
+    stored = MT5Account.objects.get(pk=row.pk).last_seen_at
+    assert stored is not None and timezone.now() - stored < datetime.timedelta(seconds=20)
+    seen_ago(row, seconds=31)
+    assert observe(before=set()) == 1 and not is_online(row)
+
+
+def test_first_look_of_a_new_watcher_begins_the_absence_of_who_is_not_there(cast: Cast) -> None:
+    row, there = account(cast.bob), account(cast.charlie, "2002")
+    observe((str(cast.bob.pk), "1001"), (str(cast.charlie.pk), "2002"))
+    for one in (row, there):
+        seen_ago(one, hours=8)
+    assert observe((str(cast.charlie.pk), "2002"), before=None, may_end=False) == 0
+    stored = MT5Account.objects.get(pk=row.pk).last_seen_at
+    assert stored is not None and timezone.now() - stored < datetime.timedelta(seconds=20)

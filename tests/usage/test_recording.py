@@ -6,8 +6,8 @@ import uuid
 
 import pytest
 from django.db import DatabaseError, connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from pytest_django import DjangoAssertNumQueries
 
 from events import outbox
 from events.models import OutboxEvent
@@ -88,13 +88,30 @@ def test_report_that_fails_halfway_adds_nothing(alpha: str) -> None:
     assert volume_of(alpha) == 0
 
 
-def test_report_of_many_companies_takes_a_bounded_number_of_visits_each(
-    django_assert_max_num_queries: DjangoAssertNumQueries,
-) -> None:
-    amounts = {str(uuid.uuid4()): Amount(1, 5) for _ in range(20)}
-    add(amounts)
-    with django_assert_max_num_queries(2 + 3 * 20):
-        add(amounts)
+@pytest.mark.parametrize("count", [1, 20, 150, 151, 1_200])
+def test_report_of_many_companies_takes_as_many_visits_as_of_one(count: int) -> None:
+    amounts = {str(uuid.uuid4()): Amount(1, n) for n in range(1, count + 1)}
+    assert add(amounts) == {company_id: amount.size for company_id, amount in amounts.items()}
+    batches = -(-count // 150)
+    with CaptureQueriesContext(connection) as visits:
+        assert add(amounts) == {company_id: 2 * amount.size for company_id, amount in amounts.items()}
+    # Each batch is looked up, held and written; the rest are savepoints.
+    assert sum(query["sql"].startswith("INSERT") for query in visits) == batches
+    assert len(visits) <= 2 + 5 * batches
+    assert CompanyMonth.objects.filter(messages=2).count() == count
+    with CaptureQueriesContext(connection) as questions:
+        add(dict.fromkeys(amounts, Amount()))
+    assert {query["sql"].split()[0] for query in questions} <= {"SELECT", "SAVEPOINT", "RELEASE"}
+
+
+def test_only_companies_that_have_used_something_are_written(alpha: str) -> None:
+    others = [str(uuid.uuid4()) for _ in range(3)]
+    add(dict.fromkeys([alpha, *others], Amount(1, 10)))
+    with CaptureQueriesContext(connection) as visits:
+        assert add({**dict.fromkeys(others, Amount()), alpha: Amount(1, 5)}) == {**dict.fromkeys(others, 10), alpha: 15}
+    [written] = [query["sql"] for query in visits if query["sql"].startswith("INSERT")]
+    assert uuid.UUID(alpha).hex in written.replace("-", "")
+    assert not any(uuid.UUID(one).hex in written.replace("-", "") for one in others)
 
 
 # --- Months -----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from billing.replay import replay_order, replay_receipt
 from tenants.access import Actor
 
 _AGO = re.compile(r"(\d{1,6})([mhd])")
+# Results after which it is as unsettled as before.
+_OPEN_STILL = ("no answer", "not an order", "unknown company", "received", "waiting", "failed")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -39,12 +41,20 @@ class Command(BaseCommand):
         missing = sorted(set(options["receipt"]) - {row.pk for row in rows})
         if missing:
             raise CommandError(f"no such receipt: {', '.join(map(str, missing))}")
+        results: list[str] = []
         for row in rows:
-            what = f"receipt {row.pk} {row.source} {row.order_id or '-'} {row.verdict}"
-            self.stdout.write(f"{what}: {'-' if options['dry_run'] else replay_receipt(row.pk, actor=actor)}")
+            results.append("-" if options["dry_run"] else replay_receipt(row.pk, actor=actor))
+            self.stdout.write(f"receipt {row.pk} {row.source} {row.order_id or '-'} {row.verdict}: {results[-1]}")
         for order_id in options["order"]:
-            self.stdout.write(f"order {order_id}: {'-' if options['dry_run'] else replay_order(order_id, actor=actor)}")
-        self.stdout.write(f"{len(rows) + len(options['order'])} {'to look after' if options['dry_run'] else 'done'}")
+            results.append("-" if options["dry_run"] else replay_order(order_id, actor=actor))
+            self.stdout.write(f"order {order_id}: {results[-1]}")
+        if options["dry_run"]:
+            self.stdout.write(f"{len(results)} to look after")
+            return
+        left = sum(result.startswith(_OPEN_STILL) for result in results)
+        self.stdout.write(f"{len(results) - left} done")
+        if left:
+            raise CommandError(f"{left} of {len(results)} came to nothing: the lines above say why")
 
 
 def _receipts(options: dict[str, Any]) -> list[WebhookReceipt]:

@@ -23,7 +23,7 @@ class Command(BaseCommand):
         parser.add_argument("--port", type=int, required=True, help="0: any free one, which is printed")
         parser.add_argument(
             "--notification-url",
-            default=f"http://127.0.0.1:{settings.GATEWAY_PORT}/billing/midtrans/notifications/",
+            default=f"http://127.0.0.1:{settings.RUNNING_GATEWAY_PORT}/billing/midtrans/notifications/",
             help="where payments are told (default %(default)s); empty: nowhere",
         )
         parser.add_argument(

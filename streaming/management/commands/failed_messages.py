@@ -2,9 +2,11 @@
 
 import json
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
+from confluent_kafka import Message
 from django.core.management.base import BaseCommand, CommandError
 
 from streaming.tools.failed_messages import (
@@ -20,6 +22,9 @@ from streaming.tools.failed_messages import (
 )
 from streaming.tools.replay import Accepted
 from streaming.tools.topic_reader import TopicUnreadable
+
+# Messages that are on their way to Kafka at once.
+_BATCH = 1_000
 
 
 class Command(BaseCommand):
@@ -65,18 +70,33 @@ class Command(BaseCommand):
             raise CommandError("name places, or a filter such as --reason unknown_type: replaying all is rarely meant")
         else:
             records = list(found(filters))
-        accepted: list[Accepted] = []
-        for record in records:
-            verdict = judge_again(record)
+        for start in range(0, len(records), _BATCH):
+            missing = self._replay_some(records[start : start + _BATCH], options)
+            if missing:
+                rest = len(records) - start - _BATCH
+                after = f"; {rest} more were not tried" if rest > 0 else ""
+                hint = "they stay in failed-messages, replay their places again"
+                raise CommandError(f"Kafka has not confirmed {missing} messages, see above: {hint}{after}")
+
+    def _replay_some(self, records: Sequence[Message], options: dict[str, Any]) -> int:
+        """Prints what became of each once that is known; how many Kafka has not confirmed."""
+        verdicts = [judge_again(record) for record in records]
+        accepted = [verdict for verdict in verdicts if isinstance(verdict, Accepted)]
+        problems = iter(publish(accepted) if accepted and not options["dry_run"] else [])
+        missing = 0
+        for record, verdict in zip(records, verdicts, strict=True):
             row = {"place": place_of(record), "result": "refused", "topic": "", "code": "", "reason": ""}
-            if isinstance(verdict, Accepted):
-                accepted.append(verdict)
-                row |= {"result": "valid" if options["dry_run"] else "replayed", "topic": verdict.topic}
-            else:
+            if not isinstance(verdict, Accepted):
                 row |= {"code": verdict.code, "reason": verdict.reason}
-            self._print(row, options, "{place:12} {result:10} {topic}{code} {reason}")
-        if accepted and not options["dry_run"]:
-            publish(accepted)
+            elif options["dry_run"]:
+                row |= {"result": "valid", "topic": verdict.topic}
+            elif problem := next(problems):
+                missing += 1
+                row |= {"result": "unconfirmed", "topic": verdict.topic, "reason": problem}
+            else:
+                row |= {"result": "replayed", "topic": verdict.topic}
+            self._print(row, options, "{place:12} {result:11} {topic}{code} {reason}")
+        return missing
 
     def _print(self, row: dict[str, Any], options: dict[str, Any], line: str) -> None:
         self.stdout.write(json.dumps(row, ensure_ascii=False) if options["json"] else line.format(**row))

@@ -12,12 +12,15 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
+from streaming.tools.reach import GatewayNotThere, reach
 from streaming.tools.simulator import Load, Simulation, Terminal
 from streaming.tools.terminals import TerminalsUnavailable, from_credentials, from_demo, from_file
 from tenants.load_users import load_tokens
 
 # A token outlives its run by this many seconds.
 _TOKEN_SLACK = 600.0
+# Seconds for which a gateway that is not there may still be starting.
+_PATIENCE = {"demo": 30.0, "load": 2.0}
 _DEMO_LOAD = Load(ticks_per_second=25, batch_size=5, signals_per_second=0.5)
 
 
@@ -25,7 +28,8 @@ class Command(BaseCommand):
     help = "Streams a random walk from many terminals, resumes after anything, and says what became of each message."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--url", default="ws://127.0.0.1:8000/ws/mt5", help="the gateway (default %(default)s)")
+        url = f"ws://127.0.0.1:{settings.RUNNING_GATEWAY_PORT}/ws/mt5"
+        parser.add_argument("--url", default=url, help="the gateway (default %(default)s)")
         parser.add_argument("--clients", type=int, default=100, help="terminals (default %(default)s)")
         parser.add_argument("--ticks-per-second", type=float, default=50.0, help="of each terminal")
         parser.add_argument("--batch-size", type=int, default=5, help="ticks in one message")
@@ -53,12 +57,17 @@ class Command(BaseCommand):
         if not options["demo"]:
             signals = options["signals_per_second"] / len(terminals)
             load = Load(options["ticks_per_second"], options["batch_size"], signals, options["subprotocol"])
-        report = uvloop.run(self._run(terminals, load, options))
+        try:
+            report = uvloop.run(self._run(terminals, load, options))
+        except GatewayNotThere as error:
+            raise CommandError(str(error)) from None
         if options["json"]:
             self.stdout.write(json.dumps(report))
         else:
             for name, value in report.items():
                 self.stdout.write(f"{name:20} {json.dumps(value)}")
+        if not report["connected"]:
+            raise CommandError(f"none of {len(terminals)} terminals got in at {options['url']}: {_reasons(report)}")
 
     def _terminals(self, options: dict[str, Any]) -> list[Terminal]:
         if options["demo"]:
@@ -73,6 +82,7 @@ class Command(BaseCommand):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopped.set)
+        await reach(options["url"], _PATIENCE["demo" if options["demo"] else "load"], stopped)
         duration = None if options["demo"] else options["duration"]
         # What a demo still owes at its end is not worth the wait.
         settle = 2.0 if options["demo"] else options["settle"]
@@ -83,3 +93,11 @@ class Command(BaseCommand):
                 return await Simulation(options["url"], terminals, load, journal).run(duration, settle, stopped)
         except OSError as error:
             raise CommandError(f"--journal {options['journal']}: {error.strerror}") from None
+
+
+def _reasons(report: dict[str, Any]) -> str:
+    """Why nobody got in, the most frequent reason first."""
+    refused = {f"HTTP {status}": count for status, count in report["handshakes_refused"].items()}
+    counts = {**report["not_started"], **refused}
+    named = [f"{reason} ({count}x)" for reason, count in sorted(counts.items(), key=lambda item: -item[1])]
+    return "; ".join(named) or "it takes connections, and says nothing"

@@ -1,6 +1,7 @@
 """MT5 accounts in from a CSV file and out into one."""
 
 import csv
+import datetime
 import io
 import re
 from typing import Any
@@ -9,8 +10,10 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
-from tenants.console.csv_rows import ROW_LIMIT, SIZE_LIMIT
+from tenants.bodies import CSV_SIZE_LIMIT
+from tenants.console.csv_rows import ROW_LIMIT
 from tenants.console.exports import guarded, unguarded
 from tenants.models import AuditEntry, MT5Account, SubscriptionTier, User
 from tests.tenants.cast import Cast
@@ -177,7 +180,7 @@ def test_preview_that_is_not_the_persons_own_is_refused(cast: Cast, alice_client
         (HEADER.encode() + b"1,Br\xf6ker,bob,\n", "not UTF-8"),
         (HEADER.encode() + b"1,\x00,bob,\n", "no CSV file"),
         (HEADER.encode() + b'1,"B' + b"x" * 200_000, "Line"),
-        (HEADER.encode() + b"x" * SIZE_LIMIT, "larger than 1 MB"),
+        (HEADER.encode() + b"x" * CSV_SIZE_LIMIT, "larger than 1 MB"),
         (HEADER.encode() + b"1,B,bob,\n" * (ROW_LIMIT + 1), "more than 2000 rows"),
     ],
     ids=["empty", "header alone", "column", "latin", "binary", "quote", "size", "rows"],
@@ -215,6 +218,21 @@ def test_export_can_be_imported_again(cast: Cast, alice_client: Client) -> None:
     exported = alice_client.get(reverse("admin:tenants_mt5account_export"))
     assert cells(exported)[1][:4] == ["1", "'=B", "bob", "no"]
     assert [verdict for _, verdict in verdicts(upload(alice_client, exported.content))] == ["skip"]
+
+
+def test_account_that_is_online_is_shown_as_seen_now(cast: Cast, alice_client: Client) -> None:
+    """Nothing is written while it stays online."""
+    hours_ago = timezone.now() - datetime.timedelta(hours=8)
+    for login, is_online in (("1", True), ("2", False)):
+        owner = {"company": cast.alpha, "owner": cast.bob, "broker_server": "B"}
+        MT5Account.objects.create(login=login, is_online=is_online, last_seen_at=hours_ago, **owner)
+    page = alice_client.get("/admin/tenants/mt5account/").content.decode()
+    seen = re.findall(r'class="field-last_seen[^"]*">([^<]+)<', page)
+    assert sorted(text == "now" for text in seen) == [False, True]
+    one = MT5Account.objects.get(login="1")
+    assert ">now<" in alice_client.get(f"/admin/tenants/mt5account/{one.pk}/change/").content.decode()
+    moments = {row[0]: row[5] for row in cells(alice_client.get(reverse("admin:tenants_mt5account_export")))[1:]}
+    assert moments["1"] > moments["2"]
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
