@@ -14,6 +14,7 @@ import structlog
 import uvicorn
 from django.conf import settings
 
+from gateway_project.notify import STOPPING, tell_service_manager
 from streaming.factory import process_runtime
 from streaming.wire.http import BoundedHttpProtocol
 from streaming.wire.websocket import GatewayWebSocketProtocol
@@ -30,6 +31,7 @@ class GatewayServer(uvicorn.Server):
     """Stops listening, lets every terminal go with all its answers, then shuts down as uvicorn does."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        tell_service_manager(STOPPING)
         for server in self.servers:
             server.close()
         for listener in sockets or []:

@@ -10,7 +10,7 @@ import structlog
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from gateway_project.worker import jobs, payment_jobs, relay_of_settings, start_thread, work
+from gateway_project.worker import beat_of, jobs, payment_jobs, relay_of_settings, start_thread, work
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +36,7 @@ class Command(BaseCommand):
             threads.append(start_thread("relay", lambda event: relay_of_settings().run(event), stopping))
         else:
             log.warning("relay_off", reason="no Kafka is known: set GATEWAY_KAFKA_BOOTSTRAP_SERVERS")
-        work(registry, stopping)
+        work(registry, stopping, beat_of(settings.GATEWAY_HEARTBEAT_PATH))
         for thread in threads:
             thread.join(_STOP_TIMEOUT)
         log.info("worker_stopped", pid=os.getpid())
