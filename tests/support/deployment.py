@@ -6,6 +6,7 @@ PostgreSQL, Valkey and Kafka are given. The name ``gateway.example`` stands for 
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,27 +20,24 @@ from tests.support.children import start_child, stop_child
 from tests.support.gateway import ROOT, manage, run_manage, until
 from tests.support.ports import free_port, is_listening
 from tests.support.production import production_environment
+from tests.support.tools import judge, system_tool
 
 NAME = "gateway.example"
 _READY_TIMEOUT = 40.0
 
 
-class ToolMissing(RuntimeError):
-    """A program of the system cannot be had; the message says how to install it."""
-
-
-def tool(name: str, package: str) -> str:
-    """The path of a program of the system. Raises ToolMissing, so that a test fails and is not skipped."""
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/lib/systemd")
-    if found is None:
-        raise ToolMissing(f"{name} is missing: apt-get install {package} (.ci/run does)")
-    return found
-
-
 def make_certificate(folder: Path) -> tuple[Path, Path]:
     """A self-signed certificate for NAME, which is its own authority, and its key."""
     certificate, key = folder / "fullchain.pem", folder / "privkey.pem"
-    command = [tool("openssl", "openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command = [
+        system_tool("openssl", "openssl"),
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+    ]
     command += ["-nodes", "-days", "2", "-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME}"]
     subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
     return certificate, key
@@ -72,7 +70,7 @@ class Nginx:
         self.config.write_text(render(values))
 
     def start(self) -> None:
-        command = [tool("nginx", "nginx"), "-c", str(self.config), "-g", "daemon off;"]
+        command = [system_tool("nginx", "nginx"), "-c", str(self.config), "-g", "daemon off;"]
         self._process = start_child(command, self.log)
         until(lambda: is_listening(self.port) or self._process is None or self._process.poll() is not None, 10)
         assert self._process.poll() is None, self.log.read_text()
@@ -86,7 +84,7 @@ class Nginx:
 
 def render(values: Mapping[str, str]) -> str:
     """nginx.conf as ``deploy/nginx/render`` prints it."""
-    tool("envsubst", "gettext")
+    system_tool("envsubst", "gettext")
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SITE_")}
     command = [str(ROOT / "deploy/nginx/render")]
     return subprocess.run(command, env={**clean, **values}, check=True, capture_output=True, text=True).stdout
@@ -113,13 +111,20 @@ class Deployment:
             **settings,
         )
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        # Of systemd: what each gateway says of itself. The path of a socket is short.
+        self._notify = Path(tempfile.mkdtemp(prefix="gateway-notify-"))
+        self._told: dict[int, socket.socket] = {}
 
-    def check(self) -> subprocess.CompletedProcess[str]:
+    def check(self, **environment: str) -> subprocess.CompletedProcess[str]:
         """What ``check --deploy`` says."""
-        return run_manage("check", "--deploy", environment=self.environment)
+        return run_manage("check", "--deploy", environment={**self.environment, **environment})
 
     def manage(self, *arguments: str, **environment: str) -> str:
         return manage(*arguments, environment={**self.environment, **environment})
+
+    def run(self, script: str, *arguments: str, **environment: str) -> None:
+        """A script of ``deploy/``, which must succeed."""
+        judge(str(ROOT / "deploy" / script), *arguments, environment={**self.environment, **environment})
 
     def start(self) -> None:
         for port in self.ports:
@@ -127,20 +132,32 @@ class Deployment:
         command = [sys.executable, str(ROOT / "manage.py"), "worker"]
         self._processes["worker"] = start_child(command, self._directory / "worker.log", self.environment)
         for port in self.ports:
-            self.wait_ready(port)
+            self.wait_until_told(port, "READY=1")
         self.nginx.start()
 
-    def start_gateway(self, port: int, **environment: str) -> None:
+    def restart_gateway(self, port: int) -> int:
+        """As ``systemctl restart``: the exit status of the drained one, when the new one serves."""
+        status = stop_child(self._processes.pop(str(port)), 60)
+        self.wait_until_told(port, "STOPPING=1")
+        self.start_gateway(port)
+        self.wait_until_told(port, "READY=1")
+        return status
+
+    def start_gateway(self, port: int) -> None:
+        address = self._notify / str(port)
+        address.unlink(missing_ok=True)
+        self._told[port] = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._told[port].bind(str(address))
+        self._told[port].settimeout(_READY_TIMEOUT)
         command = [sys.executable, str(ROOT / "manage.py"), "gateway", "--port", str(port)]
         log = self._directory / f"gateway-{port}.log"
-        self._processes[str(port)] = start_child(command, log, {**self.environment, **environment})
+        self._processes[str(port)] = start_child(command, log, {**self.environment, "NOTIFY_SOCKET": str(address)})
 
-    def stop_gateway(self, port: int) -> int:
-        """Drained, as by SIGTERM; its exit status."""
-        return stop_child(self._processes.pop(str(port)), 60)
-
-    def wait_ready(self, port: int) -> None:
-        until(lambda: self._is_ready(port), _READY_TIMEOUT, f"gateway on {port}; see {self._directory}")
+    def wait_until_told(self, port: int, state: str) -> None:
+        """Until this gateway says so to systemd; ready means that its health check says so too."""
+        while self._told[port].recv(100) != state.encode():
+            pass
+        assert state != "READY=1" or self._is_ready(port), self.logs()
 
     def is_worker_busy(self) -> bool:
         """As the health check of ``deploy/compose.yaml`` sees it."""
@@ -153,6 +170,9 @@ class Deployment:
         for process in self._processes.values():
             stop_child(process, 60)
         self.nginx.stop()
+        for listener in self._told.values():
+            listener.close()
+        shutil.rmtree(self._notify, ignore_errors=True)
         shutil.rmtree(self.static, ignore_errors=True)
 
     def logs(self) -> str:

@@ -25,7 +25,8 @@ def production_environment(state_dir: Path, **settings: str) -> dict[str, str]:
             "GATEWAY_TOPIC_REPLICATION": "3",
             "GATEWAY_SELLER_NAME": "PT Example",
             "MIDTRANS_SERVER_KEY": f"Mid-server-{secrets.token_urlsafe(16)}",
-            "DATABASE_URL": "postgresql://gateway:secret@postgres.example/gateway",
+            # Refuses at once, where a name would be looked up for seconds.
+            "DATABASE_URL": "postgresql://gateway:secret@127.0.0.1:1/gateway",
             "REDIS_URL": "redis://redis.example:6379/0",
             **settings,
         },
