@@ -1,15 +1,13 @@
 """``manage.py worker``: runs the relay of events and the periodic jobs until SIGTERM. Room: gateway_project."""
 
 import os
-import signal
-import threading
-from types import FrameType
 from typing import Any
 
 import structlog
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
+from gateway_project.signals import stop_of_signals
 from gateway_project.worker import beat_of, jobs, payment_jobs, relay_of_settings, start_thread, work
 
 log = structlog.get_logger(__name__)
@@ -22,13 +20,7 @@ class Command(BaseCommand):
     help = "Brings recorded events to Kafka and keeps house. One is enough; several do no harm."
 
     def handle(self, *_args: Any, **_options: Any) -> None:
-        stopping = threading.Event()
-
-        def stop(_number: int, _frame: FrameType | None) -> None:
-            stopping.set()
-
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, stop)
+        stopping = stop_of_signals()
         registry, payments = jobs(), payment_jobs()
         log.info("worker_starts", pid=os.getpid(), jobs=[job.name for job in (*registry, *payments)])
         threads = [start_thread("payments", lambda event: work(payments, event), stopping)]
