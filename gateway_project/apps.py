@@ -7,4 +7,4 @@ class GatewayProjectConfig(AppConfig):
     name = "gateway_project"
 
     def ready(self) -> None:
-        from gateway_project import checks  # noqa: F401  # registers itself
+        from gateway_project import checks, deploy_checks  # noqa: F401  # register themselves

@@ -15,12 +15,16 @@ django_application = get_asgi_application()
 from channels.routing import ProtocolTypeRouter  # noqa: E402
 
 from billing.asgi import with_endpoints  # noqa: E402
+from gateway_project.notify import READY, tell_service_manager  # noqa: E402
 from gateway_project.processes import is_child  # noqa: E402
 from streaming.asgi import websocket_application  # noqa: E402
 from streaming.factory import process_runtime  # noqa: E402
+from streaming.runtime import Runtime  # noqa: E402
 
 # Seconds that one of several processes waits for its Kafka before it listens: until then the others serve the port.
 _WARM_UP_TIMEOUT = 5.0
+# Seconds after which systemd hears that the process is up although it is not ready: the console works without Kafka.
+_READY_TIMEOUT = 30.0
 
 
 async def lifespan(
@@ -32,14 +36,27 @@ async def lifespan(
     await receive()
     runtime = process_runtime()
     if is_child():
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_WARM_UP_TIMEOUT):
-                while runtime.problems():
-                    await asyncio.sleep(0.02)
+        await _ready(runtime, _WARM_UP_TIMEOUT)
     await send({"type": "lifespan.startup.complete"})
+    telling = asyncio.create_task(_tell_when_ready(runtime))
     await receive()
+    telling.cancel()
     await runtime.stop()
     await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _ready(runtime: Runtime, seconds: float) -> None:
+    """Returns when the runtime can take connections, or when the time is up."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while runtime.problems():
+                await asyncio.sleep(0.02)
+
+
+async def _tell_when_ready(runtime: Runtime) -> None:
+    """So that who restarts one gateway after the other goes on when this one serves."""
+    await _ready(runtime, _READY_TIMEOUT)
+    tell_service_manager(READY)
 
 
 application = ProtocolTypeRouter(

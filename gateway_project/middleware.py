@@ -1,11 +1,33 @@
-"""What no page is asked with. Room: gateway_project."""
+"""What no page is asked with, and who asks for no page. Room: gateway_project."""
 
 from collections.abc import Callable
 from typing import Any
 
-from asgiref.sync import iscoroutinefunction
+from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
+
+from streaming.views import livez, metrics, readyz
+
+# What looks after processes asks each by its own address, which is no name of the product's, and in plain HTTP.
+_PROBES = {"/livez": livez, "/readyz": readyz, "/metrics": metrics}
+
+
+@sync_and_async_middleware
+def answer_probes(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+    """The first of all: answers health checks and Prometheus whatever Host they name."""
+
+    async def asynchronous(request: HttpRequest) -> HttpResponseBase:
+        probe = _PROBES.get(request.path)
+        response: HttpResponseBase = await (get_response if probe is None else probe)(request)
+        return response
+
+    def synchronous(request: HttpRequest) -> HttpResponseBase:
+        probe = _PROBES.get(request.path)
+        response: HttpResponseBase = get_response(request) if probe is None else async_to_sync(probe)(request)
+        return response
+
+    return asynchronous if iscoroutinefunction(get_response) else synchronous
 
 
 @sync_and_async_middleware

@@ -10,11 +10,11 @@ import subprocess
 import tempfile
 import threading
 import time
-from types import FrameType
 
 import structlog
 from django.conf import settings
 
+from gateway_project.signals import stop_of_signals
 from streaming.factory import PROCESS_INDEX, SAMPLES_FOLDER
 
 log = structlog.get_logger(__name__)
@@ -80,13 +80,7 @@ def _end(process: subprocess.Popen[bytes]) -> int:
 
 def run_processes(command: list[str], count: int) -> int:
     """Runs ``count`` children of ``command`` until SIGTERM or SIGINT; the exit status for the parent."""
-    stopping = threading.Event()
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        stopping.set()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    stopping = stop_of_signals()
     read_end, write_end = os.pipe()
     with tempfile.TemporaryDirectory(prefix="gateway-samples-") as folder:
         children = []

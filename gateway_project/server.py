@@ -15,6 +15,7 @@ import uvicorn
 from django.conf import settings
 
 from gateway_project.bodies import body_bounds
+from gateway_project.notify import STOPPING, tell_service_manager
 from streaming.factory import process_runtime
 from streaming.wire.forwarded import ForwardedHeaders, networks
 from streaming.wire.http import BoundedHttpProtocol
@@ -32,6 +33,7 @@ class GatewayServer(uvicorn.Server):
     """Stops listening, lets every terminal go with all its answers, then shuts down as uvicorn does."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        tell_service_manager(STOPPING)
         for server in self.servers:
             server.close()
         for listener in sockets or []:

@@ -33,7 +33,7 @@ SECRET_KEY = env.text("GATEWAY_SECRET_KEY", _generated.get("GATEWAY_SECRET_KEY",
 ALLOWED_HOSTS = env.items("GATEWAY_ALLOWED_HOSTS", "" if IS_PRODUCTION else "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = env.items("GATEWAY_CSRF_TRUSTED_ORIGINS")
 GATEWAY_ALLOWED_ORIGINS = env.items("GATEWAY_ALLOWED_ORIGINS")
-GATEWAY_TRUSTED_PROXIES = env.items("GATEWAY_TRUSTED_PROXIES", "127.0.0.1")
+GATEWAY_TRUSTED_PROXIES = env.items("GATEWAY_TRUSTED_PROXIES", "" if IS_PRODUCTION else "127.0.0.1")
 
 INSTALLED_APPS = [
     "django.contrib.auth",
@@ -60,6 +60,7 @@ if "runserver" in sys.argv:
     # Django's own development server speaks no WebSocket; every other command does without the time that Daphne takes.
     INSTALLED_APPS.insert(0, "daphne")
 MIDDLEWARE = [
+    "gateway_project.middleware.answer_probes",
     "gateway_project.middleware.only_utf8_forms",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -103,9 +104,17 @@ LOCALE_PATHS = [BASE_DIR / "locale"]
 TIME_ZONE = "Asia/Jakarta"
 USE_TZ = True
 STATIC_URL = "/static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
-# Serves the admin's files without collectstatic on a development machine.
-WHITENOISE_USE_FINDERS = not IS_PRODUCTION
+STATIC_ROOT = Path(env.text("GATEWAY_STATIC_DIR", str(BASE_DIR / "staticfiles")))
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "gateway_project.static.CollectedFiles"
+        if IS_PRODUCTION
+        else "django.contrib.staticfiles.storage.StaticFilesStorage"
+    },
+}
+# Files that were not collected are served from their packages: always on a development machine.
+WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = not IS_PRODUCTION
 
 # --- Database, Redis, Kafka -------------------------------------------------------------------------------------------
@@ -280,6 +289,8 @@ GATEWAY_BENCHMARK = env.flag("GATEWAY_BENCHMARK", False)
 GATEWAY_METRICS_TOKEN = env.text("GATEWAY_METRICS_TOKEN")
 GATEWAY_LOG_FORMAT = env.choice("GATEWAY_LOG_FORMAT", "json" if IS_PRODUCTION else "console", ("json", "console"))
 GATEWAY_LOG_LEVEL = env.choice("GATEWAY_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+# Renewed by the worker after each round of its jobs.
+GATEWAY_HEARTBEAT_PATH = env.text("GATEWAY_HEARTBEAT_PATH")
 LOGGING = logging_config(GATEWAY_LOG_FORMAT, GATEWAY_LOG_LEVEL)
 LOGGING_CONFIG = "logging.config.dictConfig"
 
@@ -289,12 +300,8 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = None
 
 # --- Transport security -----------------------------------------------------------------------------------------------
 SECURE_SSL_REDIRECT = IS_PRODUCTION
-# The orchestrator asks for these over plain HTTP, behind the proxy that ends TLS.
 # Whoever sends payments' news takes a redirect for a failure and does not come back.
-SECURE_REDIRECT_EXEMPT = [
-    *(r"^livez$", r"^readyz$", r"^metrics$"),
-    *(r"^billing/midtrans/notifications/?$", r"^billing/events/?$"),
-]
+SECURE_REDIRECT_EXEMPT = [r"^billing/midtrans/notifications/?$", r"^billing/events/?$"]
 # The server has put into the request's scheme what a trusted proxy says. Django would believe the header of anybody.
 SECURE_PROXY_SSL_HEADER = None
 USE_X_FORWARDED_HOST = USE_X_FORWARDED_PORT = False

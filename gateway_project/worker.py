@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
 from django.conf import settings
@@ -123,7 +124,22 @@ def run_due(registry: list[Job], now: float) -> float:
     return max(min((job.due_at for job in registry), default=now + 60.0) - now, 0.0)
 
 
-def work(registry: list[Job], stopping: threading.Event) -> None:
-    """Until ``stopping`` is set."""
+def work(registry: list[Job], stopping: threading.Event, beat: Callable[[], None] = lambda: None) -> None:
+    """Until ``stopping`` is set. ``beat`` is called after each round of jobs."""
     while not stopping.is_set():
-        stopping.wait(run_due(registry, time.monotonic()))
+        pause = run_due(registry, time.monotonic())
+        beat()
+        stopping.wait(pause)
+
+
+def beat_of(path: str) -> Callable[[], None]:
+    """Renews the time of this file, which others look at to see that the rounds go on; an empty path: no file."""
+    file = Path(path)
+
+    def beat() -> None:
+        try:
+            file.touch()
+        except OSError as error:
+            log.warning("heartbeat_not_written", path=path, reason=error.strerror)
+
+    return beat if path else lambda: None

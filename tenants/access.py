@@ -25,7 +25,17 @@ from tenants.changes import (
     username_prefix,
 )
 from tenants.conduct import ban, lift_bans
-from tenants.lookup import CompanyName, Contact, companies, company, contacts, person, person_named, person_of_session
+from tenants.lookup import (
+    CompanyName,
+    Contact,
+    companies,
+    company,
+    contacts,
+    has_operator,
+    person,
+    person_named,
+    person_of_session,
+)
 from tenants.presence import observe
 from tenants.scope import Actor, NotVisible, company_ids_of, find, register_scope, visible
 from tenants.terminal import (
@@ -54,6 +64,7 @@ __all__ = [
     "create_api_key",
     "delete_rows",
     "find",
+    "has_operator",
     "kick",
     "kicks",
     "lift_bans",

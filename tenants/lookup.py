@@ -48,6 +48,12 @@ def contacts(actor: Actor, company_id: str) -> list[Contact]:
     return [Contact(user.get_full_name() or user.username, user.email) for user in rows.order_by("pk") if user.email]
 
 
+def has_operator() -> bool:
+    """Whether somebody can sign in who sees all companies."""
+    operators = User.objects.filter(role=User.Role.OPERATOR, is_superuser=True, is_active=True)
+    return any(operator.has_usable_password() for operator in operators)
+
+
 def person_of_session(session_key: str) -> User | None:
     """Who is signed in to the admin by this session now, with all steps passed; for answers that go on for long."""
     # Not before the apps are loaded: the sign-in has models of other packages.

@@ -1,12 +1,13 @@
 """Periodic jobs run at their times, and one that fails stops no other (gateway_project: worker)."""
 
 import threading
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from gateway_project import worker
-from gateway_project.worker import Job, jobs, run_due, start_thread, work
+from gateway_project.worker import Job, beat_of, jobs, run_due, start_thread, work
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +35,26 @@ def test_work_ends_when_asked() -> None:
     stopping = threading.Event()
     work([Job("last", 60.0, stopping.set)], stopping)
     assert stopping.is_set()
+
+
+def test_worker_renews_its_heartbeat_after_each_round(tmp_path: Path) -> None:
+    stopping, file = threading.Event(), tmp_path / "worker.beat"
+    rounds: list[bool] = []
+
+    def run() -> None:
+        rounds.append(file.exists())
+        if len(rounds) == 2:
+            stopping.set()
+
+    work([Job("round", 0.0, run)], stopping, beat_of(str(file)))
+    assert rounds == [False, True]
+
+
+def test_worker_goes_on_without_a_heartbeat(tmp_path: Path) -> None:
+    with capture_logs() as logs:
+        beat_of("")()
+        beat_of(str(tmp_path / "nowhere" / "worker.beat"))()
+    assert [entry["event"] for entry in logs] == ["heartbeat_not_written"]
 
 
 def test_frequent_job_is_only_logged_when_it_did_something() -> None:

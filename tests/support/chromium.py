@@ -10,11 +10,11 @@ _PATH = Path("/usr/bin/chromium")
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """Ends with the block; nothing of it stays."""
+def chromium(*arguments: str) -> Iterator[Browser]:
+    """Ends with the block; nothing of it stays. ``arguments``: more for its command line."""
     assert _PATH.exists(), f"there is no {_PATH}: install it, on Debian by apt-get install chromium (.ci/run does)"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(_PATH), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=str(_PATH), args=["--no-sandbox", *arguments])
         try:
             yield browser
         finally:

@@ -29,6 +29,11 @@ class Postgres:
             self._server = get_server(self._directory, cleanup_mode="stop")
             self.url = self._server.get_uri()
 
+    @property
+    def programs(self) -> Path:
+        """The folder of psql, pg_dump and the others of the same version."""
+        return Path((self._directory / "postmaster.opts").read_text().split()[0]).parent
+
     def halt(self) -> None:
         """Ends the server and all connections; what is committed stays."""
         self._server.stop()

@@ -43,6 +43,26 @@ def test_person_and_companies_are_those_that_the_actor_sees(cast: Cast, operator
     assert access.companies(Actor("", "")) == []
 
 
+@pytest.mark.parametrize(
+    ("fields", "password", "is_one"),
+    [
+        ({}, "a password nobody guesses", True),
+        ({"is_active": False}, "a password nobody guesses", False),
+        ({"is_superuser": False}, "a password nobody guesses", False),
+        # Whoever was made without a password cannot sign in before setting one.
+        ({}, None, False),
+    ],
+)
+def test_operator_is_one_who_can_sign_in(
+    cast: Cast, fields: dict[str, bool], password: str | None, is_one: bool
+) -> None:
+    assert not access.has_operator()
+    row = User(username="first", role=User.Role.OPERATOR, **{"is_superuser": True, "is_staff": True, **fields})
+    row.set_password(password)
+    row.save()
+    assert access.has_operator() is is_one
+
+
 def test_session_says_who_is_signed_in_now(cast: Cast) -> None:
     client, key = signed_in(cast.alice)
     assert access.person_of_session(key) == cast.alice

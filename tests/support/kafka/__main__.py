@@ -1,11 +1,10 @@
 """``python -m tests.support.kafka``: a broker until SIGTERM or SIGINT."""
 
 import argparse
-import signal
 import sys
-import threading
 from pathlib import Path
 
+from gateway_project.signals import stop_of_signals
 from tests.support.kafka import KafkaBroker, KafkaMissing
 
 
@@ -18,10 +17,8 @@ def main() -> int:
     options = parser.parse_args()
     broker = KafkaBroker(options.dir, options.port)
 
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # Only noted here: the broker's end may not be waited for inside of another wait for it.
-        signal.signal(number, lambda *_: stopping.set())
+    # Only noted: the broker's end may not be waited for inside of another wait for it.
+    stopping = stop_of_signals()
     try:
         broker.start()
     except KafkaMissing as missing:
