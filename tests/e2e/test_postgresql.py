@@ -1,10 +1,7 @@
 """The same on a real PostgreSQL: the tenant rules, and the way from a terminal to Kafka."""
 
 import json
-import os
 import secrets
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -13,8 +10,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.support.gateway import ROOT, Gateway, clean_environment, manage
+from tests.support.gateway import Gateway, clean_environment, manage
 from tests.support.postgres import Postgres
+from tests.support.skips import run_on_postgresql
 from tests.support.terminal import Terminal
 
 
@@ -27,11 +25,7 @@ def postgres() -> Iterator[Postgres]:
 
 
 def test_tenant_rules_hold_on_postgresql(postgres: Postgres) -> None:
-    environment = {**os.environ, "TESTS_DATABASE_URL": postgres.url, "DJANGO_SETTINGS_MODULE": "tests.settings"}
-    command = [sys.executable, "-m", "pytest", "tests/tenants", "-v", "--create-db"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert " passed" in done.stdout
+    run_on_postgresql(postgres.url, __file__)
 
 
 def test_terminal_streams_with_its_company_in_postgresql(

@@ -12,12 +12,10 @@ from events import outbox
 from events.models import OutboxEvent, RelayLease
 from tests.events.cast import make_relay, record, values_by_key, waiting
 from tests.support.gateway import until
+from tests.support.skips import needs_row_locks
 from tests.support.topics import read_topics
 
-pytestmark = [
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(connection.vendor == "sqlite", reason="test_worker_process has it with real processes"),
-]
+pytestmark = [pytest.mark.django_db(transaction=True), needs_row_locks]
 
 
 @pytest.fixture
