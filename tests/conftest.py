@@ -1,5 +1,6 @@
 """The real parts that tests stand on, each started at its first use and ended with the run."""
 
+import shutil
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from django.db.backends.sqlite3 import base as _base  # noqa: F401  # isort: ski
 from django.db.backends.sqlite3.base import DatabaseWrapper
 from django.utils import translation
 
-from tests.support.gateway import Gateway, make_template
+from tests.support.gateway import Gateway, clean_environment, manage, seed_template
 from tests.support.kafka import KafkaBroker
 from tests.support.order import shuffled
 from tests.support.skips import refuse_skip
@@ -114,10 +115,19 @@ def own_valkey() -> Iterator[Valkey]:
 
 
 @pytest.fixture(scope="session")
-def state_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder with a migrated database and nothing else, to be copied."""
+    folder = tmp_path_factory.mktemp("empty")
+    manage("migrate", "-v0", environment=clean_environment(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def state_template(empty_state: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state folder with the demo and 210 bench users, to be copied."""
-    folder = tmp_path_factory.mktemp("template")
-    make_template(folder, users=210)
+    folder = tmp_path_factory.mktemp("template") / "state"
+    shutil.copytree(empty_state, folder)
+    seed_template(folder, users=210)
     return folder
 
 

@@ -1,6 +1,7 @@
 """Workers as they run in production: killed, stopped, several at once (manage.py worker)."""
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from tests.events.cast import first_of_each
 from tests.support.children import start_child, stop_child
-from tests.support.gateway import ROOT, clean_environment, manage, until
+from tests.support.gateway import ROOT, clean_environment, until
 from tests.support.kafka import KafkaBroker
 from tests.support.topics import read_topics
 
@@ -39,9 +40,9 @@ for number in range(count):
 class Workers:
     """A state folder with a database, and worker processes on it."""
 
-    def __init__(self, directory: Path, bootstrap: str) -> None:
+    def __init__(self, directory: Path, empty_state: Path, bootstrap: str) -> None:
         self.state_dir = directory / "state"
-        self.state_dir.mkdir()
+        shutil.copytree(empty_state, self.state_dir)
         self._directory = directory
         self.environment = clean_environment(
             self.state_dir,
@@ -50,7 +51,6 @@ class Workers:
             DJANGO_SETTINGS_MODULE="gateway_project.settings",
         )
         self.children: list[subprocess.Popen[bytes]] = []
-        manage("migrate", "-v0", environment=self.environment)
 
     def start(self) -> subprocess.Popen[bytes]:
         return self._start("worker", str(ROOT / "manage.py"), "worker")
@@ -84,8 +84,8 @@ class Workers:
 
 
 @pytest.fixture
-def workers(tmp_path: Path, kafka: KafkaBroker) -> Iterator[Workers]:
-    made = Workers(tmp_path, kafka.bootstrap)
+def workers(tmp_path: Path, empty_state: Path, kafka: KafkaBroker) -> Iterator[Workers]:
+    made = Workers(tmp_path, empty_state, kafka.bootstrap)
     yield made
     for child in made.children:
         stop_child(child)
@@ -150,8 +150,8 @@ def test_stopped_worker_leaves_the_work_to_the_next_at_once(workers: Workers, ka
     assert assert_all_there_in_order(kafka, topic, 20) == 0
 
 
-def test_worker_without_kafka_says_so_and_keeps_house(tmp_path: Path) -> None:
-    workers = Workers(tmp_path, "")
+def test_worker_without_kafka_says_so_and_keeps_house(tmp_path: Path, empty_state: Path) -> None:
+    workers = Workers(tmp_path, empty_state, "")
     worker = workers.start()
     until(lambda: "prune_outbox" in workers.logs() and "job_done" in workers.logs(), 30, "the first jobs")
     assert stop_child(worker) == 0

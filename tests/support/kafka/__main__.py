@@ -16,7 +16,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=9092)
     parser.add_argument("--dir", type=Path, required=True, help="its data, logs and settings; kept over restarts")
     options = parser.parse_args()
-    broker = KafkaBroker(options.dir, options.port)
+    broker = KafkaBroker(options.dir, options.port, for_speed=True)
 
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
