@@ -144,6 +144,8 @@ def make_gateway(
             "GATEWAY_KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
             "REDIS_URL": valkey.url,
             "GATEWAY_USER_CONNECT_RATE_LIMIT": "200",
+            # Terminals of tests answer pings only while the test reads from them.
+            "GATEWAY_PONG_TIMEOUT": "120s",
             **settings,
         }
         gateway = Gateway(state_template, tmp_path, **values)

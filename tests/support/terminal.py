@@ -14,7 +14,7 @@ class Terminal:
     """Connected and welcomed when it is made; every wait is bounded by the socket's timeout."""
 
     def __init__(self, gateway: Gateway, token: str, *, stream: str = "", account: str = "") -> None:
-        self._client = RawClient(gateway.port, timeout=15)
+        self._client = RawClient(gateway.port, timeout=60)
         named = {"stream": stream, "account": account}
         path = f"/ws/mt5?{urlencode({name: value for name, value in named.items() if value})}"
         status = self._client.open(token, path=path)
