@@ -16,6 +16,6 @@ def postgres() -> Iterator[Postgres]:
     server.stop()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_paying_and_its_locks_hold_on_postgresql(postgres: Postgres) -> None:
     run_on_postgresql(postgres.url, __file__)

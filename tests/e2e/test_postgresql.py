@@ -24,6 +24,7 @@ def postgres() -> Iterator[Postgres]:
     server.stop()
 
 
+@pytest.mark.timeout(1200)
 def test_tenant_rules_hold_on_postgresql(postgres: Postgres) -> None:
     run_on_postgresql(postgres.url, __file__)
 
