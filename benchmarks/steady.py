@@ -27,13 +27,15 @@ _SETTLE_TIMEOUT = 10.0
 @dataclass
 class Outcome:
     """``offered``: messages, without those sent again after a reset; ``plan``: a second, as the gateway said it.
-    ``refused``: nacks by code; ``open``: messages without an answer at the end."""
+    ``refused``: nacks by code; ``open``: messages without an answer at the end; ``lasted``: seconds, until the gateway
+    had read all of it."""
 
     plan: float = 0.0
     offered: int = 0
     repeated: int = 0
     resets: int = 0
     open: int = 0
+    lasted: float = 0.0
     refused: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -156,4 +158,5 @@ async def flood(port: int, token: str, share: float, seconds: float, connections
     for connection in opened:
         await connection.close()
     await asyncio.gather(*listening)
+    outcome.lasted = time.monotonic() - began
     return outcome

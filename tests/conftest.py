@@ -1,6 +1,7 @@
 """The real parts that tests stand on, each started at its first use and ended with the run."""
 
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,36 @@ from django.db.backends.sqlite3 import base as _base  # noqa: F401  # isort: ski
 from django.db.backends.sqlite3.base import DatabaseWrapper
 from django.utils import translation
 
-from tests.support.gateway import Gateway, make_template
+from tests.support.gateway import Gateway, clean_environment, manage, seed_template
 from tests.support.kafka import WITH_RULES, KafkaBroker
+from tests.support.order import shuffled
+from tests.support.skips import refuse_skip
 from tests.support.valkey import Valkey
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="run files, and the tests of each, in another order")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    seed = config.getoption("--shuffle")
+    if seed is not None:
+        items[:] = shuffled(items, seed, lambda item: item.path)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    refuse_skip(report)
+    return report
 
 
 @pytest.fixture(autouse=True)
@@ -87,10 +115,19 @@ def own_valkey() -> Iterator[Valkey]:
 
 
 @pytest.fixture(scope="session")
-def state_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder with a migrated database and nothing else, to be copied."""
+    folder = tmp_path_factory.mktemp("empty")
+    manage("migrate", "-v0", environment=clean_environment(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def state_template(empty_state: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state folder with the demo and 210 bench users, to be copied."""
-    folder = tmp_path_factory.mktemp("template")
-    make_template(folder, users=210)
+    folder = tmp_path_factory.mktemp("template") / "state"
+    shutil.copytree(empty_state, folder)
+    seed_template(folder, users=210)
     return folder
 
 
@@ -107,6 +144,8 @@ def make_gateway(
             "GATEWAY_KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
             "REDIS_URL": valkey.url,
             "GATEWAY_USER_CONNECT_RATE_LIMIT": "200",
+            # Terminals of tests answer pings only while the test reads from them.
+            "GATEWAY_PONG_TIMEOUT": "120s",
             **settings,
         }
         gateway = Gateway(state_template, tmp_path, **values)

@@ -1,14 +1,14 @@
 """Two at once: the same payment, the same receipt, the same number. Real threads; row locks show on PostgreSQL."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import connections, transaction
 
 from billing import background, clock, polling, receipts
 from billing.ledger import apply_status
@@ -17,19 +17,12 @@ from billing.models import AccessGrant, BillingEntry, Invoice, WebhookReceipt
 from billing.numbers import next_invoice_number
 from tests.billing.buyer import Buyer
 from tests.billing.notified import body_of, post
+from tests.support.skips import needs_row_locks
 from tests.support.status_server import StatusServer
 
-pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
+pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), needs_row_locks]
 _Result = TypeVar("_Result")
 AT_ONCE = 8
-
-
-@pytest.fixture(autouse=True)
-def committed() -> Iterator[None]:
-    """SQLite in memory knows no waiting: there is nothing to see there. The end-to-end tests run this on PostgreSQL."""
-    if connection.vendor == "sqlite":
-        pytest.skip("shows on PostgreSQL only: tests/e2e/test_billing_postgresql.py")
-    yield
 
 
 def at_once(act: Callable[[int], _Result], count: int = AT_ONCE) -> list[_Result]:

@@ -5,19 +5,15 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.db import connection, connections
+from django.db import connections
 
 from billing import audit, checkout, clock, dunning, renewals
 from billing.models import BillingEntry, Invoice, PaymentAttempt
 from tests.billing.shop import FINISH, Shopper
 from tests.support.midtrans_twin import Twin, install
+from tests.support.skips import needs_row_locks
 
-pytestmark = [
-    pytest.mark.django_db(transaction=True, serialized_rollback=True),
-    pytest.mark.skipif(
-        connection.vendor == "sqlite", reason="it has one writer; on PostgreSQL test_on_postgresql runs it"
-    ),
-]
+pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), needs_row_locks]
 START = datetime(2026, 1, 10, 3, 0, tzinfo=UTC)
 RENEWAL_DAY = datetime(2026, 2, 9, 17, 0, tzinfo=UTC)
 END = datetime(2026, 2, 10, 3, 0, tzinfo=UTC)

@@ -98,7 +98,6 @@ def test_stop_kills_what_does_not_listen_and_all_it_started(make_child: Callable
     assert eventually(lambda: not any(map(is_alive, pids)))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
 def test_child_ends_with_its_killed_parent(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from gateway_project.demo.children import Child\n"

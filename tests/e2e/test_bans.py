@@ -1,7 +1,6 @@
 """The circuit breaker on live traffic, over two gateway processes."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -65,7 +64,7 @@ def test_user_whose_messages_are_mostly_bad_is_banned_everywhere_until_an_operat
     assert asyncio.run(refused_with(second.url, first.users[1].token))[0] == 101
     assert "not banned" in first.manage("user", "unban", user.username)
     for gateway in (first, second):
-        until(partial(_is_let_in, gateway, user), 2, "to be let in")
+        until(partial(_is_let_in, gateway, user), 20, "to be let in")
     assert first.errors() == second.errors() == []
 
 
@@ -85,12 +84,10 @@ def test_ban_holds_on_the_node_that_set_it_and_in_the_database_without_redis(
     first, second = (make_gateway(REDIS_URL=own_valkey.url).start() for _ in range(2))
     user = first.users[0]
     own_valkey.stop()
-    began = time.monotonic()
     assert asyncio.run(_send(first.url, user.token, [BAD] * 60, 5.0)).code == 4005
     assert asyncio.run(refused_with(first.url, user.token))[:2] == (429, "banned")
     # The other node hears of it by the poll of the database.
-    until(lambda: asyncio.run(refused_with(second.url, user.token))[1] == "banned", 8, "the ban on the other node")
-    assert time.monotonic() - began < 20
+    until(lambda: asyncio.run(refused_with(second.url, user.token))[1] == "banned", 20, "the ban on the other node")
     own_valkey.start()
     assert asyncio.run(refused_with(second.url, user.token))[:2] == (429, "banned")
 

@@ -20,13 +20,14 @@ from tests.support.flood import open_terminal, refused_with
 from tests.support.gateway import ROOT, BenchUser, Gateway
 from tests.support.kafka import KafkaBroker
 from tests.support.midtrans import SERVER_KEY, StandIn
+from tests.support.strain import Strain
 from tests.support.topics import Topics
 from tests.support.valkey import Valkey
 
 MakeGateway = Callable[..., Gateway]
 PAYMENT_REQUIRED = 4502
 # Seconds from what the bank does to the closed connection. The product's own bound is one second, five with Redis and
-# Kafka down; the first is asserted with room for a busy machine.
+# Kafka down; asserted are these, and more as far as others use the machine.
 BOUND, WORST_BOUND = 3.0, 5.0
 PACE = 10.0
 _ORDER = """
@@ -67,7 +68,7 @@ class Shop:
         program = script.format(username=self.user.username, **values)
         command = [sys.executable, str(ROOT / "manage.py"), "shell", "-v0", "--no-imports", "-c", program]
         done = subprocess.run(
-            command, env=self.gateway.environment, capture_output=True, text=True, timeout=60, check=False
+            command, env=self.gateway.environment, capture_output=True, text=True, timeout=180, check=False
         )
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout.splitlines()[-1].split()
@@ -175,8 +176,8 @@ def test_terminal_of_a_company_whose_payment_goes_back_is_cut_off_and_let_in_by_
     async def run() -> tuple[int, float, float]:
         order_id = await asyncio.to_thread(shop.charge)
         await shop.act(order_id, "pay")
-        await shop.enters_within(10.0)
-        streaming = asyncio.create_task(shop.stream_until_closed(20.0))
+        await shop.enters_within(60.0)
+        streaming = asyncio.create_task(shop.stream_until_closed(60.0))
         await asyncio.sleep(2.0)
         if down:
             await asyncio.to_thread(own_valkey.stop)
@@ -188,9 +189,10 @@ def test_terminal_of_a_company_whose_payment_goes_back_is_cut_off_and_let_in_by_
         assert status == 402
         return code, moment, closed_at
 
-    code, moment, closed_at = asyncio.run(run())
+    with Strain() as strain:
+        code, moment, closed_at = asyncio.run(run())
     assert code == PAYMENT_REQUIRED
-    assert closed_at - moment < (WORST_BOUND if down else BOUND)
+    assert closed_at - moment < (WORST_BOUND if down else BOUND) * strain.factor
     if down:
         own_kafka.start()
         own_valkey.start()
@@ -200,30 +202,35 @@ def test_terminal_of_a_company_whose_payment_goes_back_is_cut_off_and_let_in_by_
     async def pay_again() -> float:
         order_id = await asyncio.to_thread(shop.charge)
         await shop.act(order_id, "pay")
-        return await shop.enters_within(10.0)
+        return await shop.enters_within(60.0)
 
-    assert asyncio.run(pay_again()) < (10.0 if down else BOUND)
+    with Strain() as strain:
+        seconds = asyncio.run(pay_again())
+    assert seconds < (10.0 if down else BOUND) * strain.factor
 
 
 def test_terminal_of_a_company_whose_grace_runs_out_is_cut_off_and_let_in_by_paying(shop: Shop, topics: Topics) -> None:
     async def run() -> tuple[int, float, float]:
         order_id = await asyncio.to_thread(shop.charge)
         await shop.act(order_id, "pay")
-        await shop.enters_within(10.0)
-        streaming = asyncio.create_task(shop.stream_until_closed(20.0))
+        await shop.enters_within(60.0)
+        streaming = asyncio.create_task(shop.stream_until_closed(60.0))
         await asyncio.sleep(1.0)
         [ends] = await asyncio.to_thread(shop.run, _SHORTEN)
         code, closed_at = await streaming
         return code, float(ends), closed_at
 
-    code, ends, closed_at = asyncio.run(run())
+    with Strain() as strain:
+        code, ends, closed_at = asyncio.run(run())
     assert code == PAYMENT_REQUIRED
-    assert -0.1 < closed_at - ends < BOUND
+    assert -0.1 < closed_at - ends < BOUND * strain.factor
     assert_silent_after(topics, shop.user.user_id, closed_at)
 
     async def pay_again() -> float:
         order_id = await asyncio.to_thread(shop.charge, "renewal")
         await shop.act(order_id, "pay")
-        return await shop.enters_within(10.0)
+        return await shop.enters_within(60.0)
 
-    assert asyncio.run(pay_again()) < BOUND
+    with Strain() as strain:
+        seconds = asyncio.run(pay_again())
+    assert seconds < BOUND * strain.factor

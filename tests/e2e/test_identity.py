@@ -1,6 +1,7 @@
 """Who may connect, and how long a live connection stays allowed: over the real door, with real rows."""
 
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -70,32 +71,33 @@ def test_free_users_third_connection_is_refused(gateway: Gateway) -> None:
         client.close()
         return status == 101
 
-    until(welcome_again, 5, "a place that came free")
+    until(welcome_again, 20, "a place that came free")
 
 
 def test_free_user_is_held_to_twenty_messages_a_second_over_all_connections(gateway: Gateway) -> None:
     token = gateway.manage("issue_token", "--user", "merapi-admin").strip()
     one, two = Terminal(gateway, token, stream="a"), Terminal(gateway, token, stream="b")
+    began = time.monotonic()
     for sequence in range(1, 41):
         one.tick(sequence)
         two.tick(sequence)
     assert one.hear_until("gateway.nack")["code"] == "rate_limited"
     assert two.hear_until("gateway.nack")["code"] == "rate_limited"
-    until(lambda: gateway.metric("gateway_messages_total", result="accepted") >= 20, 5, "the burst")
-    assert gateway.metric("gateway_messages_total", result="accepted") < 60
+    until(lambda: gateway.metric("gateway_messages_total", result="accepted") >= 20, 20, "the burst")
+    # Each second lets twenty more in.
+    assert gateway.metric("gateway_messages_total", result="accepted") <= 20 + 20 * (time.monotonic() - began)
 
 
 def test_token_is_refreshed_on_the_live_connection(make_gateway: MakeGateway) -> None:
-    gateway = make_gateway(GATEWAY_TOKEN_GRACE="1s", GATEWAY_TOKEN_LEEWAY="0s").start()
+    gateway = make_gateway(GATEWAY_TOKEN_GRACE="1s", GATEWAY_TOKEN_LEEWAY="0s", GATEWAY_TOKEN_TTL="8s").start()
     longer = gateway.manage("issue_token", "--user", "bromo-dewi", "--ttl", "600").strip()
     others = gateway.manage("issue_token", "--user", "bromo-budi", "--ttl", "600").strip()
-    refreshed, expiring, thief = (
-        Terminal(gateway, gateway.manage("issue_token", "--user", "bromo-dewi", "--ttl", "5").strip()),
-        Terminal(gateway, gateway.manage("issue_token", "--user", "bromo-dewi", "--ttl", "5").strip()),
-        Terminal(gateway, longer),
-    )
+    # Over the API: a command takes as long as this token lasts when the machine is busy.
+    fresh = exchange(gateway, demo_keys(gateway)["bromo-dewi"])[1]["token"]
+    refreshed = Terminal(gateway, fresh)
     refreshed.say("gateway.refresh", payload={"token": longer})
     assert refreshed.hear_until("gateway.policy")["tier"] == "PRO"
+    expiring, thief = Terminal(gateway, fresh), Terminal(gateway, longer)
     thief.say("gateway.refresh", payload={"token": others})
     assert thief.hear_until("gateway.nack")["code"] == "token_invalid"
     assert thief.hear_until("gateway.disconnect")["code"] == 4500

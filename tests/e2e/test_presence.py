@@ -18,7 +18,7 @@ from tests.support.terminal import Terminal
 from tests.support.topics import Topics, read_topics
 from tests.support.valkey import Valkey
 
-GRACE = 4.0
+GRACE = 5.0
 # Seconds after which a gateway that was killed counts as gone.
 HEART = 10.0
 
@@ -36,8 +36,6 @@ class Watched:
             GATEWAY_SUBSCRIPTION_TOPIC=f"{self._topics.prefix}subscription-status",
             GATEWAY_ACTIVITY_TOPIC=self._activity,
             GATEWAY_PRESENCE_INTERVAL="1s",
-            # These terminals read now and then only.
-            GATEWAY_PONG_TIMEOUT="120s",
             GATEWAY_PRESENCE_GRACE=f"{GRACE:.0f}s",
         )
         self.gateway.start()
@@ -63,7 +61,7 @@ class Watched:
 
     def told(self) -> list[str]:
         """The activities of the user, in order, once all events are in Kafka."""
-        until(lambda: self._unpublished() == 0, 15, "all events in Kafka")
+        until(lambda: self._unpublished() == 0, 40, "all events in Kafka")
         records = read_topics(self._topics.bootstrap, [self._activity])
         events = [events_pb2.UserActivity.FromString(record.value) for record in records]
         mine = [event for event in events if event.user_id == self.user.user_id]
@@ -115,15 +113,15 @@ def test_account_is_online_from_its_first_message_until_the_grace_after_its_last
     assert not watched.is_online()
     terminal.tick(2, account=watched.login)
     terminal.wait_for_ack(2)
-    # Seven seconds are aimed at with the processors to itself.
-    until(watched.is_online, 14, "the account online")
+    until(watched.is_online, 40, "the account online")
     terminal.close()
-    time.sleep(GRACE / 2)
+    # Somebody looks meanwhile, once a second; the grace is far from over.
+    time.sleep(1.2)
     again = Terminal(watched.gateway, watched.user.token, account=watched.login)
     watched.stays(online=True, seconds=GRACE + 2)
     again.close()
     left_at = time.monotonic()
-    until(lambda: not watched.is_online(), GRACE + 10, "the account offline")
+    until(lambda: not watched.is_online(), GRACE + 30, "the account offline")
     assert time.monotonic() - left_at >= GRACE - 1.5
     assert watched.told() == ["account_online", "account_offline"]
     assert watched.notes() == [f"MT5 account {watched.login} is offline"]
@@ -134,10 +132,10 @@ def test_account_of_a_killed_gateway_goes_offline(watched: Watched) -> None:
     watched.start_worker()
     terminal = Terminal(watched.gateway, watched.user.token, account=watched.login)
     # Named at connect: nobody waits for a message.
-    until(watched.is_online, 8, "the account online")
+    until(watched.is_online, 40, "the account online")
     watched.gateway.kill()
     killed_at = time.monotonic()
-    until(lambda: not watched.is_online(), HEART + GRACE + 10, "the account offline")
+    until(lambda: not watched.is_online(), HEART + GRACE + 30, "the account offline")
     assert time.monotonic() - killed_at >= GRACE - 1.5
     assert watched.told() == ["account_online", "account_offline"]
     assert len(watched.notes()) == 1
@@ -148,7 +146,7 @@ def test_absence_of_redis_makes_nobody_offline(watched: Watched, own_valkey: Val
     """Once for a moment, once for longer than the grace; each time it comes back with nothing in it."""
     watched.start_worker()
     terminal = Terminal(watched.gateway, watched.user.token, account=watched.login)
-    until(watched.is_online, 8, "the account online")
+    until(watched.is_online, 40, "the account online")
     own_valkey.stop()
     own_valkey.start()
     watched.stays(online=True, seconds=GRACE + 1)
@@ -160,6 +158,6 @@ def test_absence_of_redis_makes_nobody_offline(watched: Watched, own_valkey: Val
     terminal.wait_for_ack(1)
     # The watch goes on: whoever leaves now is missed.
     terminal.close()
-    until(lambda: not watched.is_online(), GRACE + 10, "the account offline")
+    until(lambda: not watched.is_online(), GRACE + 30, "the account offline")
     assert watched.told() == ["account_online", "account_offline"]
     assert watched.errors() == []

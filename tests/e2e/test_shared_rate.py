@@ -48,7 +48,7 @@ def test_user_over_the_plan_gets_the_plan_s_rate_once_over_all_processes(
     assert set(outcome.refused) == {"rate_limited"}
     accepted = outcome.offered - outcome.rate_limited
     # The rate, and a second of it at first.
-    assert 0.95 * RATE * seconds <= accepted <= 1.05 * RATE * (seconds + 1.0)
+    assert 0.95 * RATE * seconds <= accepted <= 1.05 * RATE * (outcome.lasted + 1.0)
 
 
 def test_terminal_at_95_percent_of_the_plan_is_never_refused_by_two_processes_while_resets_move_it_and_redis_goes(
@@ -79,7 +79,7 @@ def test_user_gets_at_most_twice_the_rate_while_redis_is_away(make_gateway: Make
     marks: list[tuple[float, float]] = []
 
     async def outage() -> None:
-        await asyncio.sleep(3.0)
+        await asyncio.sleep(4.0)
         await asyncio.to_thread(own_valkey.stop)
         marks.append((time.monotonic(), await asyncio.to_thread(_accepted, gateways)))
         await asyncio.sleep(OUTAGE)
@@ -87,11 +87,11 @@ def test_user_gets_at_most_twice_the_rate_while_redis_is_away(make_gateway: Make
         await asyncio.to_thread(own_valkey.start)
         await asyncio.sleep(3.0)
         marks.append((time.monotonic(), await asyncio.to_thread(_accepted, gateways)))
-        await asyncio.sleep(5.0)
+        await asyncio.sleep(6.0)
         marks.append((time.monotonic(), await asyncio.to_thread(_accepted, gateways)))
 
     async def both() -> None:
-        await asyncio.gather(_flood(gateways, token, 23.0), outage())
+        await asyncio.gather(_flood(gateways, token, 26.0), outage())
 
     asyncio.run(both())
     (gone, at_gone), (back, at_back), (settled, at_settled), (end, at_end) = marks

@@ -74,12 +74,22 @@ async def test_callback_that_raises_ends_nothing(hearer: Hearer, own_valkey: Val
     assert hearer.listener.is_connected is True
 
 
-async def test_restart_of_redis_is_a_gap_and_then_news_is_heard(hearer: Hearer, own_valkey: Valkey) -> None:
+async def test_restart_of_redis_is_a_gap_and_then_news_is_heard(
+    hearer: Hearer, own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listen, tries = hearer.listener._listen, 0
+
+    async def counted() -> None:
+        nonlocal tries
+        tries += 1
+        await listen()
+
+    monkeypatch.setattr(hearer.listener, "_listen", counted)
     with capture_logs() as logs:
         own_valkey.stop()
         await until(lambda: not hearer.listener.is_connected)
         assert hearer.gaps == 1
-        await asyncio.sleep(0.5)
+        await until(lambda: tries >= 2)
         own_valkey.start()
         await until(lambda: hearer.gaps == 2)
     publish(own_valkey.url, b'{"n":1}')
@@ -95,10 +105,11 @@ async def test_cut_connection_is_a_gap(hearer: Hearer, own_valkey: Valkey) -> No
 
 
 class Wire:
-    """A connection to ``port`` through which bytes go until it is frozen."""
+    """A connection to ``port`` through which bytes go until it is frozen. ``answers``: how often the far end spoke."""
 
     def __init__(self, port: int) -> None:
         self._port = port
+        self.answers = 0
         self._open = asyncio.Event()
         self._open.set()
         self.connections = 0
@@ -113,30 +124,33 @@ class Wire:
         self.connections += 1
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
         try:
-            await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+            await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer, answers=True))
         finally:
             far_writer.close()
             writer.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool = False) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65_536):
+                self.answers += answers
                 await self._open.wait()
                 writer.write(data)
             writer.write_eof()
 
 
 async def test_silent_connection_is_found_out_and_made_anew(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PING_INTERVAL", 0.2)
-    monkeypatch.setattr(module, "_PONG_TIMEOUT", 0.5)
+    monkeypatch.setattr(module, "_PING_INTERVAL", 0.1)
+    monkeypatch.setattr(module, "_PONG_TIMEOUT", 10.0)
     wire = Wire(valkey.port)
     server = await asyncio.start_server(wire.accept, "127.0.0.1", 0)
     hearer = Hearer(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")
     hearer.listener.start()
     await until(lambda: hearer.gaps == 1)
     # Pings are answered: an idle connection is left alone.
-    await asyncio.sleep(1.5)
+    answered = wire.answers
+    await until(lambda: wire.answers >= answered + 5)
     assert (hearer.gaps, wire.connections) == (1, 1)
+    monkeypatch.setattr(module, "_PONG_TIMEOUT", 0.3)
     wire.freeze()
     await until(lambda: not hearer.listener.is_connected)
     wire.thaw()
@@ -157,8 +171,8 @@ async def test_listener_without_redis_starts_and_stops() -> None:
 
 async def test_stopped_listener_hears_nothing_more(hearer: Hearer, own_valkey: Valkey) -> None:
     await hearer.listener.stop()
-    publish(own_valkey.url, b'{"n":1}')
-    await asyncio.sleep(0.3)
+    with Redis.from_url(own_valkey.url) as redis:
+        assert redis.publish(CHANNEL, b'{"n":1}') == 0, "somebody still listens"
     assert hearer.messages == []
     assert hearer.listener.is_connected is False
 

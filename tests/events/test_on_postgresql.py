@@ -1,14 +1,11 @@
 """The same on a real PostgreSQL: what is recorded, who publishes, and that nothing is lost."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.gateway import ROOT
 from tests.support.postgres import Postgres
+from tests.support.skips import run_on_postgresql
 
 
 @pytest.fixture
@@ -20,9 +17,4 @@ def postgres() -> Iterator[Postgres]:
 
 
 def test_outbox_and_lease_hold_on_postgresql(postgres: Postgres) -> None:
-    environment = {**os.environ, "TESTS_DATABASE_URL": postgres.url, "DJANGO_SETTINGS_MODULE": "tests.settings"}
-    files = [f"tests/events/test_{name}.py" for name in ("outbox", "lease", "two_relays")]
-    command = [sys.executable, "-m", "pytest", *files, "-v", "--create-db"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert " passed" in done.stdout
+    run_on_postgresql(postgres.url, __file__)

@@ -1,7 +1,6 @@
 """Relays and transactions that truly run side by side: for a database with more than one writer (events.relay)."""
 
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -12,12 +11,10 @@ from events import outbox
 from events.models import OutboxEvent, RelayLease
 from tests.events.cast import make_relay, record, values_by_key, waiting
 from tests.support.gateway import until
+from tests.support.skips import needs_row_locks
 from tests.support.topics import read_topics
 
-pytestmark = [
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(connection.vendor == "sqlite", reason="test_worker_process has it with real processes"),
-]
+pytestmark = [pytest.mark.django_db(transaction=True), needs_row_locks]
 
 
 @pytest.fixture
@@ -95,6 +92,12 @@ def test_event_that_commits_behind_a_younger_one_is_published_too(
     assert values_by_key(bootstrap, topic) == {"slow": ["older"], "quick": ["younger"]}
 
 
+def pids(question: str, *arguments: object) -> set[int]:
+    with connection.cursor() as cursor:
+        cursor.execute(question, arguments)
+        return {pid for (pid,) in cursor.fetchall()}
+
+
 def test_relay_goes_on_after_the_database_has_cut_its_connections(
     bootstrap: str, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,12 +106,10 @@ def test_relay_goes_on_after_the_database_has_cut_its_connections(
     try:
         record(topic, "alpha", "1")
         until(lambda: waiting() == 0, 20, "the event before")
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE pid <> pg_backend_pid() AND datname = current_database()"
-            )
-        time.sleep(0.2)
+        cut = pids("SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()")
+        assert cut
+        pids("SELECT pid FROM unnest(%s) AS pid WHERE pg_terminate_backend(pid)", sorted(cut))
+        until(lambda: not cut & pids("SELECT pid FROM pg_stat_activity"), 20, "the end of the connections")
         record(topic, "alpha", "2")
         until(lambda: waiting() == 0, 20, "the event after")
     finally:

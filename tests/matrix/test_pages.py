@@ -38,11 +38,11 @@ def test_each_argument_of_an_address_is_explained() -> None:
 
 
 @pytest.mark.parametrize("person", PEOPLE, ids=lambda person: person.name)
-@pytest.mark.parametrize("address", _ADDRESSES, ids=lambda address: address.key)
+@pytest.mark.parametrize("address", list(filter(expected, _ADDRESSES)), ids=lambda address: address.key)
 def test_page_answers_each_person_with_what_is_theirs(world: World, address: Address, person: Person) -> None:
     row = expected(address)
-    if row is None:
-        pytest.skip("test_each_address_has_a_row says what to do")
+    # test_each_address_has_a_row says what to do.
+    assert row is not None
     own = person.marks or COMPANIES[0]
     for arguments in _rows_of(world, row, own):
         _ask_for_own(world, address, person, row, arguments)

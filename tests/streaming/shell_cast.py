@@ -72,8 +72,9 @@ Event = dict[str, Any]
 
 
 def token_of(
-    user_id: str = "bob", company_id: str = "alpha", *, ttl: float = 600, now: float | None = None, api_key: str = ""
+    user_id: str = "bob", company_id: str = "alpha", *, ttl: float = 86_400, now: float | None = None, api_key: str = ""
 ) -> str:
+    """Good for a day: parameters of tests are made when they are collected, and a whole run may come between."""
     now = time.time() if now is None else now
     return KEYRING.issue(user_id=user_id, company_id=company_id, tier="PRO", ttl=ttl, now=now, api_key=api_key)
 
@@ -374,6 +375,9 @@ class Clock:
 
     def time(self) -> float:
         return 1_800_000_000.0 + self.elapsed
+
+    def time_ns(self) -> int:
+        return int(self.time() * 1e9)
 
 
 async def turns(count: int = 5) -> None:

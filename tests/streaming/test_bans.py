@@ -2,11 +2,13 @@
 
 import asyncio
 import dataclasses
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from redis import Redis as SyncRedis
 from structlog.testing import capture_logs
 
 from streaming.access import AccessDirectory
@@ -15,7 +17,7 @@ from streaming.cluster.link import Link
 from streaming.core.breaker import BAN_BASE, Verdict
 from tenants import access as tenants_access
 from tests.streaming.cluster.cast import flush_all
-from tests.streaming.shell_cast import BOB, Tenants
+from tests.streaming.shell_cast import BOB, Tenants, turns
 from tests.support.valkey import Valkey
 from tests.tenants.acts import SYSTEM
 from tests.tenants.cast import make_cast
@@ -151,9 +153,13 @@ async def test_process_that_has_heard_nothing_asks_valkey(make_bans: MakeBans, v
 async def test_note_in_valkey_ends_with_the_ban(make_bans: MakeBans, valkey: Valkey) -> None:
     bob, bans = dataclasses.replace(BOB, user_id="bob-short"), make_bans(valkey.url)
     now = time.time()
-    await bans.publish(bob.user_id, BanNote("errors", now, now + 0.3, 1))
+    await bans.publish(bob.user_id, BanNote("errors", now, now + 60.0, 1))
     assert await make_bans(valkey.url).shared_until(bob)
-    await asyncio.sleep(0.4)
+    with SyncRedis.from_url(valkey.url) as redis:
+        [key] = redis.keys("*bob-short*")
+        # The rest of the ban and no more, by Valkey's own clock.
+        assert 0 < redis.pttl(key) <= 60_000
+        redis.pexpire(key, 0)
     assert await make_bans(valkey.url).shared_until(bob) == 0.0
 
 
@@ -196,15 +202,18 @@ async def test_ban_is_written_once_by_the_process_that_set_it(make_bans: MakeBan
 async def test_two_who_write_at_once_write_one_ban(
     make_bans: MakeBans, tenants: Tenants, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written, bans = tenants._ban, make_bans()
+    written, bans, may_write = tenants._ban, make_bans(), threading.Event()
 
     def slow(*arguments: Any, **options: Any) -> None:
-        time.sleep(0.1)
+        assert may_write.wait(10.0)
         written(*arguments, **options)
 
     monkeypatch.setattr(tenants_access, "ban", slow)
     bans.set("bob", Verdict.ERRORS, earlier=0)
-    await asyncio.gather(bans.write_down(), bans.write_down())
+    writers = [asyncio.create_task(bans.write_down()) for _ in range(2)]
+    await turns()
+    may_write.set()
+    await asyncio.gather(*writers)
     assert len(tenants.bans) == 1
 
 

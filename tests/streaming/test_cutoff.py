@@ -1,6 +1,5 @@
 """Changes of access and abuse arrive at live connections, whichever way they come, and end those they concern."""
 
-import asyncio
 import dataclasses
 import math
 import time
@@ -11,12 +10,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from proto.gateway.v1 import control_pb2
-from streaming import cutoff
+from streaming import cutoff, fleet
 from streaming.admission import AdmissionRefused, Handshake
 from streaming.core.breaker import FLOOD_FACTOR, WINDOW
+from tests.streaming import shell_cast
 from tests.streaming.cluster.cast import until
 from tests.streaming.core.cast import ticks
-from tests.streaming.shell_cast import BOB, LIMITS, Live, Process, ShellPeer, Tenants, token_of, upgrade
+from tests.streaming.shell_cast import BOB, LIMITS, Clock, Live, Process, ShellPeer, Tenants, token_of, upgrade
 from tests.support.valkey import Valkey
 
 MakeProcess = Callable[..., Process]
@@ -44,8 +44,11 @@ async def process(make_process: MakeProcess) -> Process:
 
 
 @pytest.fixture
-async def pair(make_process: MakeProcess, own_valkey: Valkey) -> tuple[Process, Process]:
+async def pair(
+    make_process: MakeProcess, own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Process, Process]:
     """Two processes at work on one Valkey; the names decide whose surplus connections end."""
+    monkeypatch.setattr(fleet, "_SYNC_INTERVAL", 0.1)
     two = [make_process(redis_url=own_valkey.url, process_id=name) for name in ("a", "b")]
     for process in two:
         process.fleet.start()
@@ -65,6 +68,12 @@ async def bring(process: Process, way: str, tenants: Tenants) -> None:
 
 async def connect(process: Process, number: int = 2, **options: Any) -> list[Live]:
     return [await process.connect(query=f"stream=s{n}", **options) for n in range(number)]
+
+
+async def synced(*processes: Process) -> None:
+    """Each has told and heard the numbers that were there when this was called."""
+    wanted = [process.fleet._syncs + 2 for process in processes]
+    await until(lambda: all(p.fleet._syncs >= n for p, n in zip(processes, wanted, strict=True)), seconds=15.0)
 
 
 def codes(*connections: Live) -> list[int]:
@@ -226,10 +235,14 @@ async def test_change_that_leaves_the_user_as_before_is_not_told(process: Proces
     assert len(tenants.visits) == before
 
 
-async def test_lower_rate_holds_at_once_for_all_connections_of_the_user(process: Process, tenants: Tenants) -> None:
+async def test_lower_rate_holds_at_once_for_all_connections_of_the_user(
+    process: Process, tenants: Tenants, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = await connect(process)
     tenants.change("bob", message_rate_limit=2.0)
     await process.poll()
+    # All at one moment: nothing flows in between.
+    Clock(monkeypatch, shell_cast)
     for one in (first, second, first, second):
         one.send()
     assert [nack.code for one in (first, second) for nack in one.heard("Nack")] == ["rate_limited"] * 2
@@ -239,7 +252,7 @@ async def test_lower_rate_holds_at_once_for_all_connections_of_the_user(process:
 async def test_connections_above_a_lowered_limit_end_after_the_patience_newest_first(
     make_process: MakeProcess, tenants: Tenants, valkey: Valkey, monkeypatch: pytest.MonkeyPatch, has_redis: bool
 ) -> None:
-    monkeypatch.setattr(cutoff, "_SURPLUS_PATIENCE", 0.3)
+    clock = Clock(monkeypatch, cutoff)
     user = f"lowered-{has_redis}"
     tenants.users[user] = dataclasses.replace(ROOMY, user_id=user)
     process = make_process(redis_url=valkey.url if has_redis else "")
@@ -249,8 +262,10 @@ async def test_connections_above_a_lowered_limit_end_after_the_patience_newest_f
     tenants.change(user, connection_limit=2)
     await process.poll()
     await process.fleet.places.sync()
+    clock.elapsed = cutoff._SURPLUS_PATIENCE - 0.1
+    await process.fleet.places.sync()
     assert codes(*lives) == [0] * 4
-    await asyncio.sleep(0.4)
+    clock.elapsed = cutoff._SURPLUS_PATIENCE
     await process.fleet.places.sync()
     assert codes(*lives) == [0, 0, 4505, 4505]
     assert "2 connections" in lives[3].heard("Disconnect")[0].reason
@@ -259,7 +274,7 @@ async def test_connections_above_a_lowered_limit_end_after_the_patience_newest_f
 async def test_limit_that_is_raised_again_within_the_patience_ends_nothing(
     make_process: MakeProcess, tenants: Tenants, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cutoff, "_SURPLUS_PATIENCE", 0.3)
+    clock = Clock(monkeypatch, cutoff)
     tenants.users["raised"] = dataclasses.replace(ROOMY, user_id="raised")
     process = make_process(redis_url=valkey.url)
     lives = await connect(process, 3, token=token_of("raised"))
@@ -269,7 +284,7 @@ async def test_limit_that_is_raised_again_within_the_patience_ends_nothing(
     tenants.change("raised", connection_limit=3)
     await process.poll()
     await process.fleet.places.sync()
-    await asyncio.sleep(0.4)
+    clock.elapsed = cutoff._SURPLUS_PATIENCE
     await process.fleet.places.sync()
     assert codes(*lives) == [0, 0, 0]
     assert process.fleet.cutoff._surplus == {}
@@ -278,7 +293,7 @@ async def test_limit_that_is_raised_again_within_the_patience_ends_nothing(
 async def test_surplus_over_two_processes_ends_in_the_one_that_comes_last_by_name(
     pair: tuple[Process, Process], tenants: Tenants, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cutoff, "_SURPLUS_PATIENCE", 1.0)
+    clock = Clock(monkeypatch, cutoff)
     first, second = pair
     here = await connect(first)
     there = [await second.connect(query=f"stream=t{n}") for n in range(2)]
@@ -286,9 +301,14 @@ async def test_surplus_over_two_processes_ends_in_the_one_that_comes_last_by_nam
     tenants.change("bob", connection_limit=3)
     for process in pair:
         await process.poll()
+    await until(lambda: bool(second.fleet.cutoff._surplus), seconds=15.0)
+    clock.elapsed = cutoff._SURPLUS_PATIENCE
     await until(lambda: there[1].close_code != 0, seconds=15.0)
     there[1].leave()
-    await asyncio.sleep(2.5)
+    for _ in range(2):
+        await synced(*pair)
+        clock.elapsed += cutoff._SURPLUS_PATIENCE
+    await synced(*pair)
     assert codes(*here, *there) == [0, 0, 0, 4505]
 
 
@@ -481,7 +501,9 @@ async def test_user_let_go_by_one_process_is_let_go_by_all_and_stays_out_of_all(
         with pytest.raises(AdmissionRefused, match="banned"):
             await process.connect(query="stream=s3")
     await until(lambda: bool(tenants.bans))
-    await asyncio.sleep(1.2)
+    # Both write down what they know and the database does not have.
+    for process in pair:
+        await process.fleet.bans.write_down()
     assert len(tenants.bans) == 1
 
 
@@ -494,7 +516,7 @@ async def test_process_that_starts_after_the_ban_keeps_the_user_out_by_what_valk
     tenants.is_down = True
     for _ in range(20):
         bob.send("nonsense")
-    await asyncio.sleep(0.3)
+    await until(lambda: not first.fleet.cutoff._tasks)
     tenants.is_down = False
     second = make_process(redis_url=own_valkey.url)
     with pytest.raises(AdmissionRefused, match="banned"):

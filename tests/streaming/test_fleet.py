@@ -44,6 +44,14 @@ async def pair(make_process: MakeProcess) -> tuple[Process, Process]:
     return two
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hearts beat ten times a second; nothing heals by the writing of everything that comes now and then."""
+    monkeypatch.setattr(module, "_BEAT_INTERVAL", 0.1)
+    monkeypatch.setattr(module, "_SYNC_INTERVAL", 0.1)
+    monkeypatch.setattr(module, "_FULL_SYNC", 1_000_000)
+
+
 async def refusal(process: Process, user_id: str, query: str) -> str:
     with pytest.raises(AdmissionRefused) as refused:
         await process.connect(token_of(user_id), query=query)
@@ -177,10 +185,8 @@ async def test_without_valkey_each_process_holds_its_users_by_itself(
 
 
 async def test_valkey_that_has_forgotten_everything_is_filled_again_with_the_next_heartbeat(
-    pair: tuple[Process, Process], own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+    quick: None, pair: tuple[Process, Process], own_valkey: Valkey
 ) -> None:
-    # Not by the sync of everything that comes now and then.
-    monkeypatch.setattr(module, "_FULL_SYNC", 1_000_000)
     first, second = pair
     await first.connect(query="stream=s1")
     await second.connect(query="stream=s2")
@@ -189,16 +195,15 @@ async def test_valkey_that_has_forgotten_everything_is_filled_again_with_the_nex
         # As long after the start: nothing is repeated any more.
         process.fleet._repeats = 0
     await flush_all(own_valkey.url)
-    # The hearts beat every three seconds.
-    await asyncio.sleep(5.0)
+    with Redis.from_url(own_valkey.url) as redis:
+        await until(lambda: redis.hlen("gateway:connections:user:bob") == 2)
     for process in pair:
         assert await refusal(process, "bob", "stream=s3") == "connection_limit"
 
 
 async def test_process_that_was_held_up_counts_again_with_its_next_heartbeat(
-    pair: tuple[Process, Process], own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+    quick: None, pair: tuple[Process, Process], own_valkey: Valkey
 ) -> None:
-    monkeypatch.setattr(module, "_FULL_SYNC", 1_000_000)
     first, second = pair
     for number in range(2):
         await first.connect(query=f"stream=s{number}")
@@ -208,7 +213,7 @@ async def test_process_that_was_held_up_counts_again_with_its_next_heartbeat(
         # As long without a beat, and somebody has looked meanwhile.
         redis.delete(HEART_PREFIX + "a")
         redis.delete("gateway:connections:user:bob")
-    await asyncio.sleep(5.0)
+        await until(lambda: redis.hget("gateway:connections:user:bob", "a") == b"2")
     assert await refusal(second, "bob", "stream=s3") == "connection_limit"
 
 

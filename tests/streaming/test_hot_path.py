@@ -14,6 +14,7 @@ from django.db.backends.utils import CursorWrapper
 from redis.asyncio import Redis
 
 from tenants.models import Company
+from tests.streaming.cluster.cast import until
 from tests.streaming.core.cast import signal
 from tests.streaming.shell_cast import BOB, LIMITS, Live, Process, Tenants, token_of
 from tests.support.valkey import Valkey
@@ -72,6 +73,7 @@ async def process(tenants: Tenants, own_valkey: Valkey) -> AsyncIterator[Process
 
 async def stream(process: Process, lives: list[Live], number: int) -> None:
     """Every kind of message that is accepted, acknowledged as Kafka would; everything that is due gets its turn."""
+    before = asyncio.all_tasks()
     for sequence in range(1, number // len(lives) + 1):
         for one in lives:
             if sequence % 10:
@@ -82,8 +84,10 @@ async def stream(process: Process, lives: list[Live], number: int) -> None:
             process.sink.deliver()
             await asyncio.sleep(0)
     process.sink.deliver()
-    # Whatever a message may have set off comes to its end.
-    await asyncio.sleep(0.3)
+    # Whatever a message may have set off comes to its end, the timers of acknowledgements included.
+    while set_off := [task for task in asyncio.all_tasks() - before if not task.done()]:
+        await asyncio.wait(set_off, timeout=10)
+    await until(lambda: all(one.acks()[-1:] == [number // len(lives)] for one in lives))
 
 
 async def test_ten_thousand_messages_ask_neither_the_database_nor_redis(

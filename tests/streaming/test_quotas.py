@@ -15,7 +15,7 @@ from streaming import access as access_module
 from streaming import quotas as quotas_module
 from tenants.models import ActivePair, CompanyOverride
 from tests.streaming.core.cast import ticks
-from tests.streaming.shell_cast import ALICE, BOB, LIMITS, Live, Process, Tenants, token_of
+from tests.streaming.shell_cast import ALICE, BOB, LIMITS, Live, Process, Tenants, token_of, turns
 from tests.tenants.cast import make_cast
 from usage import recording
 from usage.recording import Amount
@@ -361,8 +361,9 @@ async def test_report_that_nobody_waited_for_any_longer_is_not_sent_again(
     # Still on its way: nothing else is sent.
     await process.fleet.quotas.flush()
     assert tenants.used == {}
+    monkeypatch.setattr(access_module, "_ASK_TIMEOUT", 10.0)
+    monkeypatch.setattr(quotas_module, "_SETTLE_TIMEOUT", 10.0)
     ledger.may_end.set()
-    await asyncio.sleep(0.1)
     await process.fleet.quotas.flush()
     assert tenants.used == {"alpha": volume_of(bob)[1]}
     await process.fleet.quotas.flush()
@@ -392,9 +393,10 @@ async def test_report_that_never_began_is_sent_with_the_next(
     record(bob)
     hold = threading.Event()
     holding = [asyncio.create_task(ask(process, hold)) for _ in range(4)]
-    await asyncio.sleep(0.05)
+    # All threads are given work; what comes next waits for one.
+    await turns()
     report = asyncio.create_task(process.fleet.quotas.flush())
-    await asyncio.sleep(0.05)
+    await turns()
     report.cancel()
     await asyncio.gather(report, return_exceptions=True)
     hold.set()

@@ -14,8 +14,9 @@ from streaming.core.codes import CloseCode
 from streaming.core.errors import MessageRefused, RefreshRefused
 from streaming.core.session import Session
 from streaming.positions import Claim
+from tests.streaming import shell_cast
 from tests.streaming.core.cast import signal, ticks
-from tests.streaming.shell_cast import BOB, LIMITS, Live, Process, ShellPeer, Tenants, token_of, turns, upgrade
+from tests.streaming.shell_cast import BOB, LIMITS, Clock, Live, Process, ShellPeer, Tenants, token_of, turns, upgrade
 
 
 @pytest.fixture
@@ -301,7 +302,9 @@ async def test_whatever_fails_at_the_beginning_of_a_connection_leaves_nothing_be
 # --- Changes of access ------------------------------------------------------------------------------------------------
 
 
-async def test_new_limits_reach_every_connection_of_the_user(process: Process, tenants: Tenants) -> None:
+async def test_new_limits_reach_every_connection_of_the_user(
+    process: Process, tenants: Tenants, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = await process.connect(), await process.connect(query="stream=s2")
     alice = await process.connect(token_of("alice"))
     tenants.change("bob", message_rate_limit=2.0, active_pairs=frozenset({"GBPUSD"}))
@@ -311,6 +314,8 @@ async def test_new_limits_reach_every_connection_of_the_user(process: Process, t
         assert (policy.message_rate_limit, list(policy.active_pairs)) == (2.0, ["GBPUSD"])
     # Of the same company, and nothing is different for her.
     assert (alice.heard("Policy"), alice.connection.session.policy.version) == ([], 4)
+    # All at one moment: nothing flows in between.
+    Clock(monkeypatch, shell_cast)
     for sequence in (1, 2, 3):
         first.send("user_event", signal(), sequence=sequence)
     assert [nack.code for nack in first.heard("Nack")][-1] == "rate_limited"

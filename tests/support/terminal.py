@@ -24,7 +24,7 @@ class Terminal:
         heard: int | None = None,
         writer: str = "",
     ) -> None:
-        self._client = RawClient(gateway.port, timeout=15)
+        self._client = RawClient(gateway.port, timeout=60)
         said = "" if heard is None else str(heard)
         named = {"stream": stream, "account": account, "heard": said, "writer": writer}
         path = f"/ws/mt5?{urlencode({name: value for name, value in named.items() if value})}"

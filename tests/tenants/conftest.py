@@ -1,12 +1,13 @@
 """Fixtures of the tenants room."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from django.test import Client
 from pytest_django import Settings
 
-from tenants import tokens, views
+from tenants import attempts, tokens, views
 from tenants.models import User
 from tenants.signin import mail
 from tenants.signin.invitations import invitation_limiters
@@ -15,8 +16,9 @@ from tests.tenants.cast import Cast, make_cast, secret_item
 
 
 @pytest.fixture(autouse=True)
-def identity_settings(settings: Settings) -> Iterator[None]:
-    """Known keys, attempts that start afresh, and passwords that cost nothing."""
+def identity_settings(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Known keys, attempts that start afresh and are all made at one moment, and passwords that cost nothing."""
+    monkeypatch.setattr(attempts, "time", SimpleNamespace(monotonic=lambda: 1_000.0))
     settings.GATEWAY_JWT_KEYS = secret_item("one")
     settings.GATEWAY_TOKEN_LEEWAY = 0.0
     settings.GATEWAY_TOKEN_TTL = 3600.0

@@ -7,6 +7,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from django.contrib.auth import authenticate
 from django.core.exceptions import ImproperlyConfigured
@@ -18,7 +19,7 @@ from tenants import access
 from tenants.api_keys import user_of_api_key
 from tenants.load_users import load_tokens
 from tenants.models import ActivePair, ApiKey, Company, MT5Account, User
-from tenants.tokens import default_keyring
+from tenants.tokens import TokenClaims, default_keyring
 from tests.tenants import acts
 from tests.tenants.cast import Cast
 
@@ -45,6 +46,13 @@ def gets_in(person: dict[str, str]) -> bool:
     return user is not None and user.get_username() == person["username"]
 
 
+def claims_of(token: str) -> TokenClaims:
+    """What a genuine token says, judged at the second when it was issued: a command has a clock of its own."""
+    issued_at = jwt.decode(token, options={"verify_signature": False})["iat"]
+    assert abs(issued_at - time.time()) < 600
+    return default_keyring().verify(token, now=issued_at)
+
+
 def versions() -> dict[str, int]:
     return dict(Company.objects.values_list("slug", "access_version"))
 
@@ -52,14 +60,14 @@ def versions() -> dict[str, int]:
 def test_issue_token_prints_one_token_and_nothing_else(cast: Cast) -> None:
     printed = run("issue_token", "--user", "bob")
     assert printed.count("\n") == 1 and printed.endswith("\n")
-    claims = default_keyring().verify(printed.strip(), now=time.time())
+    claims = claims_of(printed.strip())
     assert claims.user_id == str(cast.bob.pk)
     assert claims.expires_at - claims.issued_at == 3600
 
 
 @pytest.mark.parametrize("ttl", [1, 86_400])
 def test_issue_token_takes_a_lifetime_up_to_the_limit(cast: Cast, ttl: int) -> None:
-    claims = default_keyring().verify(run("issue_token", "--user", "bob", "--ttl", str(ttl)).strip(), now=time.time())
+    claims = claims_of(run("issue_token", "--user", "bob", "--ttl", str(ttl)).strip())
     assert claims.expires_at - claims.issued_at == ttl
 
 
@@ -183,8 +191,7 @@ def test_users_without_limits_exist_in_measurements_only(db: None, settings: Set
         run("seed_bench", "--users", "0")
     tokens = run("seed_bench", "--users", "3").split()
     rows = json.loads(run("seed_bench", "--users", "3", "--json"))["users"]
-    now = time.time()
-    found = [default_keyring().verify(token, now=now).user_id for token in tokens]
+    found = [claims_of(token).user_id for token in tokens]
     assert found == [row["user_id"] for row in rows]
     assert [row["username"] for row in rows] == ["bench-00001", "bench-00002", "bench-00003"]
     limits = access.terminal_access(found[0])
@@ -192,13 +199,12 @@ def test_users_without_limits_exist_in_measurements_only(db: None, settings: Set
 
 
 def test_load_users_have_the_real_limits_ten_a_company(db: None) -> None:
-    now = time.time()
-    claims = [default_keyring().verify(token, now=now) for token in load_tokens(11, ttl=60)]
+    claims = [claims_of(token) for token in load_tokens(11, ttl=60)]
     assert len({claim.company_id for claim in claims[:10]}) == 1
     assert claims[10].company_id != claims[0].company_id
     assert {claim.tier for claim in claims} == {"ENTERPRISE"}
     before = versions()
-    again = [default_keyring().verify(token, now=now).user_id for token in load_tokens(11, ttl=60)]
+    again = [claims_of(token).user_id for token in load_tokens(11, ttl=60)]
     assert again == [claim.user_id for claim in claims]
     assert versions() == before
     for row in (*User.objects.all(), *MT5Account.objects.all(), *ActivePair.objects.all()):

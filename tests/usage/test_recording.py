@@ -25,9 +25,9 @@ def alpha() -> str:
     return str(uuid.uuid4())
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def now(monkeypatch: pytest.MonkeyPatch) -> list[datetime.datetime]:
-    """What the time is, in the hands of the test."""
+    """What the time is, in the hands of the test: no month ends in the middle of one."""
     moments = [LAST_SECOND]
     monkeypatch.setattr(timezone, "now", lambda: moments[-1])
     return moments
@@ -171,10 +171,9 @@ def test_notice_and_its_event_are_written_together_or_not_at_all(alpha: str, mon
     def fails(*_arguments: object) -> None:
         raise DatabaseError("the disk is full")
 
-    monkeypatch.setattr(outbox, "record", fails)
-    with pytest.raises(DatabaseError):
+    with monkeypatch.context() as patch, pytest.raises(DatabaseError):
+        patch.setattr(outbox, "record", fails)
         notice(alpha, 80, 85, 100)
-    monkeypatch.undo()
     assert notice(alpha, 80, 85, 100)
 
 

@@ -5,10 +5,11 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from streaming.cluster.link import Link
-from streaming.cluster.places import Places, Reservation
+from streaming.cluster.places import _PROCESSES, HEART_PREFIX, HEART_TTL, Places, Reservation
 
 
 def new_id() -> str:
@@ -27,6 +28,26 @@ async def flush_all(url: str) -> None:
     redis = Redis.from_url(url)
     await redis.flushall()
     await redis.aclose()
+
+
+def stop_heart(url: str, process_id: str) -> None:
+    """The process has not beaten for longer than its heart lasts; nobody waits for that."""
+    with SyncRedis.from_url(url) as redis:
+        assert 0 < redis.pttl(HEART_PREFIX + process_id) <= HEART_TTL * 1_000
+        redis.delete(HEART_PREFIX + process_id)
+        redis.zincrby(_PROCESSES, -(HEART_TTL + 1), process_id)
+
+
+async def until_up(*links: Link) -> None:
+    """Redis was away; each link has had an answer again."""
+    async with asyncio.timeout(10.0):
+        for link in links:
+            while not await link.ask(_ping):
+                await asyncio.sleep(0.01)
+
+
+async def _ping(redis: Redis) -> bool:
+    return bool(await redis.ping())
 
 
 @dataclass

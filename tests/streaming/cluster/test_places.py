@@ -5,8 +5,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from streaming.cluster import places
-from tests.streaming.cluster.cast import Holder, flush_all, new_id
+from tests.streaming.cluster.cast import Holder, flush_all, new_id, stop_heart, until_up
 from tests.support.valkey import Valkey
 
 MakeHolder = Callable[[str], Holder]
@@ -100,17 +99,16 @@ async def test_process_learns_who_else_serves_the_user(two: tuple[Holder, Holder
 
 
 async def test_connections_of_a_dead_process_count_no_more_when_its_heart_has_stopped(
-    make_holder: MakeHolder, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+    make_holder: MakeHolder, valkey: Valkey
 ) -> None:
     bob, alpha, dead, living = new_id(), new_id(), make_holder(valkey.url), make_holder(valkey.url)
     await living.places.beat()
-    monkeypatch.setattr(places, "HEART_TTL", 1)
     await dead.places.beat()
     for _ in range(2):
         await dead.take(bob, alpha, user_limit=2, company_limit=2)
     assert (await living.take(bob, alpha, user_limit=2)).refusal == "user_limit"
     assert (await living.take(new_id(), alpha, company_limit=2)).refusal == "company_limit"
-    await asyncio.sleep(1.3)
+    stop_heart(valkey.url, dead.name)
     reservation = await living.take(bob, alpha, user_limit=1, company_limit=1)
     assert (reservation.refusal, reservation.others) == ("", frozenset())
     # It was only held up: what it holds counts again with its next beat and its next numbers.
@@ -139,15 +137,12 @@ async def test_processes_know_how_many_they_are(make_holder: MakeHolder, own_val
     assert first.places.process_count == 1
 
 
-async def test_dead_process_is_counted_as_one_no_more(
-    make_holder: MakeHolder, own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(places, "HEART_TTL", 1)
+async def test_dead_process_is_counted_as_one_no_more(make_holder: MakeHolder, own_valkey: Valkey) -> None:
     dead, living = make_holder(own_valkey.url), make_holder(own_valkey.url)
     await dead.places.beat()
     await living.places.beat()
     assert living.places.process_count == 2
-    await asyncio.sleep(2.2)
+    stop_heart(own_valkey.url, dead.name)
     await living.places.beat()
     assert living.places.process_count == 1
 
@@ -186,7 +181,7 @@ async def test_numbers_of_both_processes_are_there_after_the_return_of_an_empty_
     assert (await first.take(bob, alpha, user_limit=4)).others is None
     await second.places.sync()
     own_valkey.start()
-    await asyncio.sleep(0.6)
+    await until_up(first.link, second.link)
     for process in (first, second):
         await process.places.beat()
         await process.places.sync()
@@ -218,7 +213,7 @@ async def test_number_that_could_not_be_written_is_written_later(make_holder: Ma
     await first.take(bob, alpha)
     await first.places.sync()
     own_valkey.start()
-    await asyncio.sleep(0.6)
+    await until_up(first.link)
     await first.places.beat()
     await first.places.sync()
     assert (await second.take(bob, alpha, user_limit=1)).refusal == "user_limit"

@@ -15,7 +15,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=9092)
     parser.add_argument("--dir", type=Path, required=True, help="its data, logs and settings; kept over restarts")
     options = parser.parse_args()
-    broker = KafkaBroker(options.dir, options.port)
+    broker = KafkaBroker(options.dir, options.port, for_speed=True)
 
     # Only noted: the broker's end may not be waited for inside of another wait for it.
     stopping = stop_of_signals()

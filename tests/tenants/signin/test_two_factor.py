@@ -1,11 +1,9 @@
 """The second step: set up, passed, not replayed, taken away."""
 
-import datetime
 from typing import Any
 
 import pytest
 from django.test import Client
-from django.utils import timezone
 from django_otp.plugins.otp_static.models import StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
 from pytest_django import Settings
@@ -13,6 +11,7 @@ from pytest_django import Settings
 from tenants.models import AuditEntry, User
 from tenants.signin import devices, steps
 from tests.tenants.cast import Cast
+from tests.tenants.signin.conftest import StillClock
 from tests.tenants.signin.people import (
     OTHER_PASSWORD,
     PASSWORD,
@@ -168,14 +167,13 @@ def test_codes_work_for_their_owner_only(cast: Cast, alice: User) -> None:
     assert devices.check_code(cast.charlie, code_of(other.key)) == other
 
 
-def test_wrong_codes_are_throttled(alice: User) -> None:
+def test_wrong_codes_are_throttled(alice: User, otp_clock: StillClock) -> None:
     device, _ = with_app(alice)
     client = Client()
     give_password(client, "alice")
     give_code(client, wrong_code(device.key))
     assert "Wait 1 second" in give_code(client, code_of(device.key)).content.decode()
-    failed_at = timezone.now() - datetime.timedelta(seconds=1.1)
-    TOTPDevice.objects.update(throttling_failure_timestamp=failed_at)
+    otp_clock.elapsed = 1.1
     assert give_code(client, code_of(device.key)).status_code == 302
 
 
