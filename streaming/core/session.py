@@ -30,9 +30,9 @@ class Session:
     """The life of one connection between accept and close."""
 
     __slots__ = (
-        "_first", "_identity_headers", "_key", "_noticed", "_paused", "_stopped", "_unread", "_urgent_at", "accounts",
-        "ack_sent", "ack_waiting", "bucket", "closed", "conduct", "context", "endpoint", "form", "in_flight",
-        "messages", "peer", "policy", "position", "session_id", "stream_id", "tap", "volume",
+        "_first", "_identity_headers", "_key", "_noticed", "_paused", "_stopped", "_unread", "_urgent_at", "account",
+        "accounts", "ack_sent", "ack_waiting", "bucket", "closed", "conduct", "context", "endpoint", "form",
+        "in_flight", "is_bound", "messages", "peer", "policy", "position", "session_id", "stream_id", "tap", "volume",
     )  # fmt: skip
 
     def __init__(
@@ -48,8 +48,11 @@ class Session:
         form: ReplyForm,
         stream_id: str = "",
         position: StreamPosition | None = None,
+        account: str = "",
+        is_bound: bool = False,
         endpoint: str = "/ws/mt5",
     ) -> None:
+        """``account``: the MT5 login that the connection was opened for; ``is_bound``: no message is for another."""
         self.context = context
         self.session_id = session_id
         self.policy = policy
@@ -59,7 +62,10 @@ class Session:
         self.volume = volume
         # Messages accepted on this connection, and the MT5 logins that they were for.
         self.messages = 0
-        self.accounts: set[str] = set()
+        # What messages without an account are for.
+        self.account = account or policy.only_account
+        self.is_bound = is_bound
+        self.accounts: set[str] = {self.account} if self.account else set()
         # Set while somebody follows the user's messages.
         self.tap: Tap | None = None
         self.peer = peer
@@ -77,13 +83,14 @@ class Session:
         self._urgent_at = 0
         self._paused = False
         self._stopped = False
-        self._noticed: set[str] = set()
+        self._noticed: set[tuple[str, str]] = set()
         self._key = policy.user_id.encode()
         self._identity_headers = [
             ("user_id", policy.user_id.encode()),
             ("company_id", policy.company_id.encode()),
             ("session_id", session_id.encode()),
             ("endpoint", endpoint.encode()),
+            *((("account", account.encode()),) if account else ()),
         ]
 
     # --- Frames ------------------------------------------------------------------------------------------------------
@@ -142,7 +149,7 @@ class Session:
             if problem is not None:
                 raise problem
             if route is None:
-                raise MessageRefused(NackCode.UNKNOWN_TYPE, "no such message_type")
+                raise MessageRefused(NackCode.UNKNOWN_TYPE, f"no such message_type: send {', '.join(context.routes)}")
             if len(envelope.correlation_id) > _CORRELATION_ID_LIMIT:
                 raise MessageRefused(NackCode.MALFORMED, "correlation_id is a UUID")
             if self.volume.is_exhausted:
@@ -214,7 +221,7 @@ class Session:
         """Answers a message whose sequence is known; the sequence is settled when nothing more is owed for it."""
         if self.tap is not None:
             self.tap(self, message_type, sequence, len(data), error.code.value, b"", now_us)
-        if error.code in KEPT_REFUSALS:
+        if error.code in KEPT_REFUSALS and not error.harmless:
             self._count_refusal(message_type, error.code)
             self._nack(sequence, error)
             self._keep(data, message_type, sequence, error, now, now_us)
@@ -261,14 +268,12 @@ class Session:
         refusals = self.context.counts.refusals
         refusals[key] = refusals.get(key, 0) + 1
 
-    def filtered(self, symbols: set[str]) -> None:
-        """Tells the client once of each pair whose ticks are taken out."""
-        fresh = symbols - self._noticed
+    def filtered(self, code: str, reason: str, symbols: set[str]) -> None:
+        """Tells the client once of each pair whose ticks are taken out for this reason."""
+        fresh = {symbol for symbol in symbols if (code, symbol) not in self._noticed}
         if fresh and len(self._noticed) < _NOTICE_LIMIT:
-            self._noticed |= fresh
-            detail = {"symbols": ",".join(sorted(fresh)[:_NOTICE_LIMIT])}
-            reason = "ticks of pairs that are not active for the user are taken out of the batch"
-            self.notice("pair_not_active", reason, detail)
+            self._noticed |= {(code, symbol) for symbol in fresh}
+            self.notice(code, reason, {"symbols": ",".join(sorted(fresh)[:_NOTICE_LIMIT])})
 
     # --- What it says -------------------------------------------------------------------------------------------------
 
@@ -276,7 +281,7 @@ class Session:
         """Answers a control message, which has no sequence, with a nack."""
         self._count_refusal(message_type, error.code)
         self._nack(0, error)
-        if error.code in KEPT_REFUSALS and self.conduct.error():
+        if error.code in KEPT_REFUSALS and not error.harmless and self.conduct.error():
             self.context.on_abuse(self)
 
     def _over_rate(self) -> MessageRefused:
@@ -303,6 +308,9 @@ class Session:
             if is_news:
                 self._noticed.clear()
                 self.accounts &= policy.accounts
+                # A second one leaves those that run with what they began with.
+                if self.account not in policy.accounts:
+                    self.account = policy.only_account
                 self.say("gateway.policy", policy_message(policy, self.context.limits))
 
     def notice(self, code: str, reason: str, detail: dict[str, str]) -> None:
