@@ -83,6 +83,8 @@ class Terminal:
         position: StreamPosition | None = None,
         form: str = PROTOBUF,
         in_flight_limit: int = 40_000,
+        account: str = "",
+        is_bound: bool = False,
     ) -> None:
         self.sink = MemorySink(self._delivered, self._failed, in_flight_limit=in_flight_limit)
         self.tokens: list[str] = []
@@ -112,6 +114,8 @@ class Terminal:
             form=FORMS[form],
             stream_id=stream_id,
             position=position,
+            account=account,
+            is_bound=is_bound,
         )
         self.now = 0.0
 
