@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from streaming.core.breaker import Conduct
+from streaming.core.breaker import UserConduct
 from streaming.core.policy import UserPolicy
 from streaming.core.session import Session
 from streaming.core.stream import StreamPosition
@@ -35,6 +35,8 @@ class Connection:
     address: str = ""
     # The MT5 login that it was opened with, "" when with none.
     account: str = ""
+    # Who is held to account for what it sends (see tenants.access.ban_source).
+    source: str = ""
     # Unix seconds.
     opened_at: float = 0.0
 
@@ -49,7 +51,7 @@ class UserEntry:
 
     bucket: TokenBucket
     connects: TokenBucket
-    conduct: Conduct
+    conduct: UserConduct
     company: "CompanyEntry"
     # Messages a second over all processes, and the part of it that this process may let pass.
     rate_limit: float
@@ -134,7 +136,7 @@ class Registry:
             connects = TokenBucket(self._connect_rate_limit, 10 * self._connect_rate_limit, now)
             company = self.company(policy.company_id)
             earlier = entry if entry is not None and entry.held else None
-            entry = UserEntry(TokenBucket(rate, rate, now), connects, Conduct(now), company, rate, earlier=earlier)
+            entry = UserEntry(TokenBucket(rate, rate, now), connects, UserConduct(now), company, rate, earlier=earlier)
             self.users[policy.user_id] = company.users[policy.user_id] = entry
         elif policy.version >= entry.version:
             entry.set_rate(rate, entry.part)

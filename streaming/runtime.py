@@ -148,12 +148,14 @@ class Runtime:
             session_id=secrets.token_hex(8),
             policy=policy,
             bucket=admission.entry.bucket,
-            conduct=admission.entry.conduct,
+            conduct=admission.entry.conduct.of(admission.source, now),
             volume=admission.entry.company.volume,
             peer=peer,
             form=FORMS.get(admission.form_name) or FORMS[PROTOBUF],
             stream_id=admission.stream_id,
             position=position,
+            account=admission.account if admission.is_named else "",
+            is_bound=admission.is_bound,
         )
         expires_at = admission.claims.expires_at
         connection = Connection(
@@ -167,11 +169,10 @@ class Runtime:
             api_key=admission.claims.api_key,
             username=admission.access.username,
             address=admission.address,
-            account=admission.account,
+            account=admission.account if admission.is_named else "",
+            source=admission.source,
             opened_at=unix_now,
         )
-        if admission.account:
-            session.accounts.add(admission.account)
         self.registry.add(connection)
         session.welcome(int(unix_now * 1_000_000), int(expires_at * 1000))
         self.fleet.opened(connection, admission.access)
@@ -205,6 +206,8 @@ class Runtime:
         if (claims.user_id, claims.company_id) != (session.policy.user_id, session.policy.company_id):
             raise RefreshRefused("the token is another user's", fatal=True)
         connection = self.registry.connections[session.session_id]
+        if claims.account and claims.account != connection.account:
+            raise RefreshRefused(f"the token is for MT5 account {claims.account} alone: connect with it", fatal=False)
         if claims.api_key and connection.entry.api_keys.get(claims.api_key, 0.0) <= time.time():
             # Revoked, or so new that this process has not heard of it.
             self.directory.look_at_everything()

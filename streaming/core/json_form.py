@@ -111,7 +111,7 @@ def _text(account: str | int | None) -> str | None:
 
 
 def _number(text: str, field: str, names: EnumNames) -> int:
-    number = names.numbers.get(text.strip().upper())
+    number: int | None = names.numbers.get(text.strip().upper())
     if number is None:
         reason = f"{field} is one of {', '.join(names.allowed)}, not {text[:40]!r}"
         raise MessageRefused(NackCode.PAYLOAD_MISMATCH, reason)

@@ -7,7 +7,7 @@ A field that is absent and one that is null are the same: not set.
 from typing import Annotated, Any
 
 import msgspec
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from proto.gateway.v1 import control_pb2, payloads_pb2
@@ -57,6 +57,7 @@ ENVELOPE_TYPES: dict[str, Any] = {
 }
 
 
+# Descriptors are typed as Any: protobuf's stubs and its C part name their types differently.
 class EnumNames:
     """``numbers``: by name, in short (BUY) and in full (TRADE_ACTION_BUY); ``allowed``: the short ones but that of 0.
 
@@ -65,11 +66,11 @@ class EnumNames:
 
     __slots__ = ("allowed", "numbers")
 
-    def __init__(self, field: FieldDescriptor) -> None:
-        values = field.enum_type.values
+    def __init__(self, field: Any) -> None:
+        values: Any = field.enum_type.values
         prefix = values[0].name.removesuffix("UNSPECIFIED")
         short = {value.name.removeprefix(prefix): value.number for value in values}
-        self.numbers = {**short, **{value.name: value.number for value in values}}
+        self.numbers: dict[str, int] = {**short, **{value.name: value.number for value in values}}
         self.allowed = tuple(name for name, number in short.items() if number)
 
 
@@ -98,12 +99,12 @@ class Kind:
         )
 
 
-def _struct(name: str, descriptor: Descriptor) -> type[msgspec.Struct]:
+def _struct(name: str, descriptor: Any) -> type[msgspec.Struct]:
     fields = [(field.name, _type_of(field) | None, None) for field in descriptor.fields]
     return msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=True)
 
 
-def _type_of(field: FieldDescriptor, item: Any = None) -> Any:
+def _type_of(field: Any, item: Any = None) -> Any:
     if field.message_type is not None:
         return dict[str, str] if field.message_type.GetOptions().map_entry else list[item]
     # MT5 knows a login as a number, and terminals write it so.
