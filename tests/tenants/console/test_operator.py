@@ -176,6 +176,28 @@ def test_operator_bans_for_a_time_and_lifts(cast: Cast, operator_client: Client)
     assert Ban.objects.get().lifted_by == "operator"
 
 
+@pytest.mark.parametrize(
+    ("fields", "kept_out", "earned_by"),
+    [
+        ({"is_for_all": True}, "all connections", "–"),
+        ({"account": "5012345", "session_id": "c0ffee"}, "MT5 account 5012345", "connection c0ffee"),
+        ({"account": "5012345", "is_for_all": True}, "all connections", "MT5 account 5012345"),
+        ({"session_id": "c0ffee"}, "connections without account and key", "connection c0ffee"),
+        ({"api_key": True}, "API key gwk_", "API key gwk_"),
+    ],
+)
+def test_list_of_bans_says_who_is_kept_out_and_whose_messages_they_were(
+    cast: Cast, operator_client: Client, fields: dict[str, Any], kept_out: str, earned_by: str
+) -> None:
+    key = access.create_api_key(SYSTEM, cast.bob, "VPS")[1]
+    values = {"is_for_all": False, **fields, **({"api_key": key} if "api_key" in fields else {})}
+    ban = make_ban(cast.bob, **values)
+    text = operator_client.get(page(Ban, "changelist")).content.decode()
+    columns = dict(re.findall(r'<td class="field-(scope|earned_by)">([^<]*)', text))
+    assert kept_out in columns["scope"] and earned_by in columns["earned_by"]
+    assert operator_client.get(page(Ban, "change", ban.pk)).status_code == 200
+
+
 def test_operator_does_not_delete_a_plan_that_is_in_use(cast: Cast, operator_client: Client) -> None:
     answer = operator_client.post(page(SubscriptionTier, "delete", tier("PRO").pk), {"post": "yes"})
     assert "Company: Alpha" in answer.content.decode()
