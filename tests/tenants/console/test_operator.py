@@ -1,18 +1,21 @@
 """The admin as an operator has it: all of it; and as those have it for whom it is not."""
 
 import re
+from typing import Any
 
 import pytest
 from django.contrib import admin
 from django.db.models import Model
 from django.test import Client
 
+from tenants import access
 from tenants.models import Ban, Company, CompanyOverride, SubscriptionTier, User
 from tests.tenants import acts
+from tests.tenants.acts import SYSTEM
 from tests.tenants.cast import Cast, tier
 from tests.tenants.console.conftest import client_of
 from tests.tenants.console.forms import errors_of, fill_in, page, run_action
-from tests.tenants.rows import Rows
+from tests.tenants.rows import Rows, make_ban
 
 pytestmark = pytest.mark.django_db
 MODELS: list[type[Model]] = sorted(
