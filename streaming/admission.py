@@ -193,7 +193,7 @@ class AdmissionDesk:
         return Admission(
             claims,
             access,
-            policy_of(access),
+            policy_of(access, claims.account),
             entry,
             handshake.stream_id,
             handshake.form_name,

@@ -92,7 +92,7 @@ class Cutoff:
         elif connection.account and connection.account not in access.accounts:
             session.end(CloseCode.ACCOUNT_NOT_ALLOWED, NO_SUCH_ACCOUNT)
         else:
-            session.apply_policy(policy_of(access))
+            session.apply_policy(policy_of(access, connection.account if session.is_bound else ""))
             connection.access_deadline = time.monotonic() + (access.access_until - time.time())
 
     def tokens_revoked(self, jtis: Collection[str]) -> None:

@@ -34,7 +34,7 @@ class PayloadNotes(Protocol):
     accounts: set[str]
     # The MT5 login that messages without one are for, "" when there is none.
     account: str
-    # Whether messages may be for ``account`` alone.
+    # Whether messages may be for ``account`` alone, which is the only one of the policy then.
     is_bound: bool
 
     def filtered(self, code: str, reason: str, symbols: set[str]) -> None:
@@ -47,15 +47,14 @@ def _account_of(named: str, policy: UserPolicy, notes: PayloadNotes) -> str:
     if account not in policy.accounts:
         account = account.strip()
         if account not in policy.accounts:
-            raise MessageRefused(NackCode.ACCOUNT_UNKNOWN, _why_unknown(account, policy))
-    if notes.is_bound and account != notes.account:
-        reason = f"the API key of this connection is bound to MT5 account {notes.account}: send its messages only"
-        raise MessageRefused(NackCode.ACCOUNT_UNKNOWN, reason)
+            raise MessageRefused(NackCode.ACCOUNT_UNKNOWN, _why_unknown(account, policy, notes))
     notes.accounts.add(account)
     return account
 
 
-def _why_unknown(account: str, policy: UserPolicy) -> str:
+def _why_unknown(account: str, policy: UserPolicy, notes: PayloadNotes) -> str:
+    if notes.is_bound:
+        return f"the API key of this connection is bound to MT5 account {notes.account}: send its messages only"
     if not policy.accounts:
         return _NONE_REGISTERED
     return _NOT_REGISTERED if account else _NO_ACCOUNT

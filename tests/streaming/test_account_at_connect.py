@@ -49,10 +49,17 @@ def two(tenants: Tenants) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("query", ["stream=s1", "stream=s1&account=1002", "stream=s1&account="])
-async def test_bound_key_is_all_that_a_terminal_needs(process: Process, two: dict[str, float], query: str) -> None:
+async def test_bound_key_is_all_that_a_terminal_needs(
+    process: Process, tenants: Tenants, two: dict[str, float], query: str
+) -> None:
     bob = await process.connect(token_of(api_key="7", account="1002"), query=query)
     assert (bob.connection.account, bob.connection.session.accounts) == ("1002", {"1002"})
     assert process.fleet.live._row(bob.connection).accounts == ["1002"]
+    # The client is told of no other either, now and after a change.
+    tenants.change("bob", message_rate_limit=20.0)
+    await process.poll()
+    told = [bob.heard("Welcome")[0].policy, *bob.heard("Policy")]
+    assert [list(policy.accounts) for policy in told] == [["1002"], ["1002"]]
     bob.send(payload=ticks(account=""), sequence=1)
     bob.send(payload=ticks(account="1001"), sequence=2)
     assert [(nack.sequence, nack.code) for nack in bob.heard("Nack")] == [(2, "account_unknown")]

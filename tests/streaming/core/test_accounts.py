@@ -67,7 +67,7 @@ def test_account_of_the_connection_is_meant_where_none_is_named(message_type: st
 
 @pytest.mark.parametrize("message_type", MESSAGES)
 def test_bound_connection_takes_messages_of_no_other_account(message_type: str) -> None:
-    bob = Terminal(TWO, account="1002", is_bound=True)
+    bob = Terminal(dataclasses.replace(TWO, accounts=frozenset({"1002"})), account="1002", is_bound=True)
     assert send(bob, message_type, "") == send(bob, message_type, "1002", sequence=2) == "1002"
     send(bob, message_type, "1001", sequence=3)
     [nack] = bob.heard("gateway.nack")

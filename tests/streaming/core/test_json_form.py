@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.message import Message
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proto.gateway.v1 import envelope_pb2, payloads_pb2
@@ -65,6 +65,7 @@ def signal(**fields: Any) -> dict[str, Any]:
 # --- Both places, both forms ------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(_TYPED)
 def test_both_json_forms_become_what_protobuf_says(typed: tuple[str, dict[str, Any]]) -> None:
     message_type, fields = typed
@@ -203,6 +204,7 @@ def test_what_is_no_message_is_malformed(text: str) -> None:
     assert (refusal.code, refusal.harmless) == (NackCode.MALFORMED, False)
 
 
+@settings(deadline=None)
 @given(_TYPED, st.text(st.characters(codec="utf-8"), min_size=1, max_size=60))
 def test_any_unknown_name_is_refused_in_both_places(typed: tuple[str, dict[str, Any]], name: str) -> None:
     message_type, fields = typed
