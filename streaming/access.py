@@ -49,7 +49,8 @@ class AccessListener(Protocol):
         """``session_id``: "" for all that were open at ``at`` (Unix seconds)."""
 
 
-def policy_of(access: TerminalAccess) -> UserPolicy:
+def policy_of(access: TerminalAccess, bound_to: str = "") -> UserPolicy:
+    """``bound_to``: the MT5 login that the connection's API key is bound to, if it is; it has no other then."""
     return UserPolicy(
         user_id=access.user_id,
         company_id=access.company_id,
@@ -61,7 +62,7 @@ def policy_of(access: TerminalAccess) -> UserPolicy:
         pair_limit=access.pair_limit,
         account_limit=access.account_limit,
         active_pairs=access.active_pairs,
-        accounts=access.accounts,
+        accounts=access.accounts & {bound_to} if bound_to else access.accounts,
         features=access.features,
         monthly_data_limit=access.monthly_data_limit,
     )

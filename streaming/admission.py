@@ -16,13 +16,14 @@ from urllib.parse import parse_qs
 import msgspec
 
 from streaming.access import AccessDirectory, AccessUnavailable, policy_of
+from streaming.bans import BanNote
 from streaming.core.policy import UserPolicy
 from streaming.core.replies import FORMS, PROTOBUF
 from streaming.core.stream import SEQUENCE_LIMIT, WRITER_LIMIT, is_stream_id, is_writer
 from streaming.core.throttle import TokenBucket
 from streaming.refusals import NO_SUCH_ACCOUNT, REFUSALS
 from streaming.registry import Registry, UserEntry
-from tenants.access import TerminalAccess
+from tenants.access import TerminalAccess, ban_source
 from tenants.tokens import Keyring, TokenClaims, TokenError
 
 if TYPE_CHECKING:
@@ -144,9 +145,15 @@ class Admission:
     stream_id: str
     form_name: str
     address: str
+    # The MT5 login that the connection is for, "" when none was named and the user has not exactly one.
     account: str = ""
     heard: int | None = None
     writer: str = ""
+    # Whether the account was named, by the key or at connect, rather than found to be the only one.
+    is_named: bool = False
+    is_bound: bool = False
+    # Who is held to account for what it sends.
+    source: str = ""
 
 
 class AdmissionDesk:
@@ -186,15 +193,18 @@ class AdmissionDesk:
         if handshake.origin is not None and handshake.origin not in self._allowed_origins:
             raise AdmissionRefused(403, "origin_not_allowed", "this page may not open connections here")
         claims = self.verify(handshake.token)
+        named = _named_account(claims, handshake)
         access = await self._access(claims)
         if not self.takes_user(claims.user_id):
             detail = "Kafka does not take messages of this user now"
             raise AdmissionRefused(503, "backend_unavailable", detail, retry_after=2)
-        entry, user_limit = self._take_place(handshake, access, now)
+        account = named or policy_of(access).only_account
+        source = ban_source(account, claims.api_key)
+        entry, user_limit = self._take_place(handshake, access, source, now)
         try:
-            if handshake.account and handshake.account not in access.accounts:
-                access = await self._with_account(claims, handshake.account)
-            await self._share_place(access, user_limit)
+            if named and named not in access.accounts:
+                access = await self._with_account(claims, named)
+            await self._share_place(access, source, user_limit)
         except BaseException:
             entry.release()
             self._fleet.released(claims.user_id, claims.company_id)
@@ -202,14 +212,17 @@ class AdmissionDesk:
         return Admission(
             claims,
             access,
-            policy_of(access),
+            policy_of(access, claims.account),
             entry,
             handshake.stream_id,
             handshake.form_name,
             handshake.address,
-            handshake.account,
-            handshake.heard,
-            handshake.writer,
+            account,
+            heard=handshake.heard,
+            writer=handshake.writer,
+            is_named=bool(named),
+            is_bound=bool(claims.account),
+            source=source,
         )
 
     def verify(self, token: str) -> TokenClaims:
@@ -286,9 +299,11 @@ class AdmissionDesk:
             raise AdmissionRefused(status, refusal, detail)
         return access
 
-    def _take_place(self, handshake: Handshake, access: TerminalAccess, now: float) -> tuple[UserEntry, int]:
+    def _take_place(
+        self, handshake: Handshake, access: TerminalAccess, source: str, now: float
+    ) -> tuple[UserEntry, int]:
         """A place among the connections of this process, and how many there may be over all processes."""
-        self._check_ban(self._fleet.bans.until(access))
+        _check_ban(self._fleet.bans.standing(access, source))
         policy = policy_of(access)
         entry = self._registry.user(policy, now)
         if not entry.connects.take(now):
@@ -303,25 +318,34 @@ class AdmissionDesk:
         entry.reserve()
         return entry, policy.connection_limit + replaces
 
-    async def _share_place(self, access: TerminalAccess, user_limit: int) -> None:
+    async def _share_place(self, access: TerminalAccess, source: str, user_limit: int) -> None:
         """The same among those of all processes, where the shared store answers."""
         fleet = self._fleet
         company_limit = access.company_connection_limit + user_limit - access.connection_limit
-        reservation, until = await asyncio.gather(
+        reservation, ban = await asyncio.gather(
             fleet.places.reserve(access.user_id, access.company_id, user_limit, company_limit),
-            fleet.bans.shared_until(access),
+            fleet.bans.shared_standing(access, source),
         )
-        self._check_ban(until)
+        _check_ban(ban)
         if reservation.refusal:
             is_user = reservation.refusal == "user_limit"
             limit = access.connection_limit if is_user else access.company_connection_limit
             raise _full(limit, reservation.refusal)
         await fleet.found_others(access.user_id, reservation.others)
 
-    def _check_ban(self, until: float) -> None:
-        if until:
-            retry = max(1.0, until - time.time())
-            raise AdmissionRefused(429, "banned", "this user is let in again later: see Retry-After", retry_after=retry)
+
+def _named_account(claims: TokenClaims, handshake: Handshake) -> str:
+    """The MT5 login that the key is bound to or the query names; raises AdmissionRefused where they differ."""
+    if claims.account and handshake.account not in ("", claims.account):
+        detail = f"the API key is bound to MT5 account {claims.account}: leave ?account= out, or use another key"
+        raise AdmissionRefused(403, "account_not_allowed", detail)
+    return claims.account or handshake.account
+
+
+def _check_ban(ban: BanNote | None) -> None:
+    if ban is not None:
+        retry = max(1.0, ban.until - time.time())
+        raise AdmissionRefused(429, "banned", f"{ban.text}: see Retry-After", retry_after=retry)
 
 
 def _heard(text: str) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from streaming.access import AccessDirectory, policy_of
-from streaming.bans import Bans
+from streaming.bans import BanNote, Bans, Blame
 from streaming.cluster.places import Places
 from streaming.cluster.shares import Shares
 from streaming.core.breaker import Verdict
@@ -20,11 +20,6 @@ from tenants.access import TerminalAccess
 
 log = structlog.get_logger(__name__)
 
-_ABUSE = {
-    Verdict.ERRORS.value: (CloseCode.BANNED_TEMPORARILY, "most messages of the last minute were invalid"),
-    Verdict.FLOODING.value: (CloseCode.RATE_ABUSE, "far more messages than the plan allows, for too long"),
-    "operator": (CloseCode.BANNED_TEMPORARILY, "banned by an operator"),
-}
 _REVOKED = "this token was revoked: get a new one"
 # Seconds for which a user may hold too many connections, over all processes: one that takes another's place is counted
 # beside it for a moment.
@@ -92,12 +87,12 @@ class Cutoff:
             session.end(CloseCode.TOKEN_REVOKED, "the user has moved to another company: get a new token")
         elif connection.api_key and access.api_keys.get(connection.api_key, 0.0) <= time.time():
             session.end(CloseCode.TOKEN_REVOKED, "the API key of this terminal was revoked: ask for a new one")
-        elif until := self._bans.until(access):
-            self._end_banned(session, self._bans.reason(access), until)
+        elif ban := self._bans.standing(access, connection.source):
+            _end_banned(session, ban)
         elif connection.account and connection.account not in access.accounts:
             session.end(CloseCode.ACCOUNT_NOT_ALLOWED, NO_SUCH_ACCOUNT)
         else:
-            session.apply_policy(policy_of(access))
+            session.apply_policy(policy_of(access, connection.account if session.is_bound else ""))
             connection.access_deadline = time.monotonic() + (access.access_until - time.time())
 
     def tokens_revoked(self, jtis: Collection[str]) -> None:
@@ -116,8 +111,8 @@ class Cutoff:
         """What may have happened between the look at the token and the place in the registry."""
         if self._directory.is_revoked(connection.jti):
             connection.session.end(CloseCode.TOKEN_REVOKED, _REVOKED)
-        elif until := self._bans.until(access):
-            self._end_banned(connection.session, self._bans.reason(access), until)
+        elif ban := self._bans.standing(access, connection.source):
+            _end_banned(connection.session, ban)
         self._directory.look_again(access)
 
     # --- Abuse -------------------------------------------------------------------------------------------------------
@@ -131,48 +126,54 @@ class Cutoff:
                 # in its part. The part follows the demand, down to nothing where there is none, and comes after it:
                 # whoever comes back must not be measured by nothing.
                 part = max(entry.mirror.part, 1.0 / self._places.process_count)
-                verdict = conduct.look(now, entry.rate_limit * part)
-                if verdict is not None:
-                    self._ban(user_id, entry, verdict)
+                for verdict, source in conduct.look(now, entry.rate_limit * part):
+                    self._ban(user_id, entry, verdict, source)
 
     def on_abuse(self, session: Session) -> None:
         """The session's messages are mostly invalid for certain."""
         entry = self._registry.users.get(session.policy.user_id)
-        if entry is not None and not session.closed:
-            self._ban(session.policy.user_id, entry, Verdict.ERRORS)
+        connection = self._registry.connections.get(session.session_id)
+        if entry is not None and connection is not None and not session.closed:
+            self._ban(session.policy.user_id, entry, Verdict.ERRORS, connection.source, connection)
 
-    def _ban(self, user_id: str, entry: UserEntry, verdict: Verdict) -> None:
-        messages, errors, over_rate = entry.conduct.window()
-        entry.conduct.forgive(time.monotonic())
-        note = self._bans.set(user_id, verdict, entry.bans)
+    def _ban(
+        self,
+        user_id: str,
+        entry: UserEntry,
+        verdict: Verdict,
+        source: str | None,
+        connection: Connection | None = None,
+    ) -> None:
+        """``source``: None where no single one stands out; ``connection``: the one that was found out, if one was."""
+        messages, errors, over_rate = entry.conduct.window(source)
+        entry.conduct.forgive(time.monotonic(), source)
+        blame = None if source is None else _blame(entry, source, connection)
+        note = self._bans.set(user_id, verdict, entry.bans, blame)
         log.warning(
             "user_banned", user_id=user_id, company_id=entry.company.company_id, reason=note.reason,
-            seconds=round(note.until - note.starts_at), repeat=note.repeat,
+            seconds=round(note.until - note.starts_at), repeat=note.repeat, source=note.source,
+            account=note.account, api_key=note.api_key, session_id=note.session_id,
             messages=messages, errors=errors, over_rate=over_rate,
         )  # fmt: skip
-        self._end_all(entry, note.reason, note.until)
+        self._end_all(entry, note)
         self._spawn(self._bans.publish(user_id, note))
         self._spawn(self._bans.write_down())
 
-    def heard_ban(self, user_id: str, reason: str, starts_at: float, until: float, repeat: int) -> None:
-        """Another process has let the user go."""
-        self._bans.heard(user_id, reason, starts_at, until, repeat)
+    def heard_ban(self, user_id: str, note: BanNote) -> None:
+        """Another process has found somebody out."""
+        self._bans.heard(user_id, note)
         entry = self._registry.users.get(user_id)
         if entry is not None:
-            self._end_all(entry, reason, until)
+            self._end_all(entry, note)
 
     def heard_unban(self, user_id: str, at: float) -> None:
         self._bans.lift(user_id, at)
         self._spawn(self._bans.lift_shared(user_id, at))
 
-    def _end_all(self, entry: UserEntry, reason: str, until: float) -> None:
+    def _end_all(self, entry: UserEntry, note: BanNote) -> None:
         for connection in entry.all_connections():
-            self._end_banned(connection.session, reason, until)
-
-    def _end_banned(self, session: Session, reason: str, until: float) -> None:
-        code, text = _ABUSE.get(reason, _ABUSE["operator"])
-        retry_after_ms = max(1, int((until - time.time()) * 1000))
-        session.end(code, text, retry_after_ms=retry_after_ms, jitter_ms=min(retry_after_ms // 5, 10_000))
+            if note.source is None or note.source == connection.source:
+                _end_banned(connection.session, note)
 
     # --- Other processes ---------------------------------------------------------------------------------------------
 
@@ -211,6 +212,25 @@ class Cutoff:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("cutoff_work_failed", error=repr(task.exception()))
+
+
+def _blame(entry: UserEntry, source: str, found_out: Connection | None) -> Blame:
+    """What is known of the source; of its connections the one that was found out, or the only one."""
+    connections = [connection for connection in entry.all_connections() if connection.source == source]
+    if found_out is None and len(connections) == 1:
+        [found_out] = connections
+    account = source.removeprefix("account ") if source.startswith("account ") else ""
+    keys = {connection.api_key for connection in ([found_out] if found_out is not None else connections)}
+    return Blame(
+        account=account,
+        api_key=keys.pop() if len(keys) == 1 else "",
+        session_id=found_out.session.session_id if found_out is not None else "",
+    )
+
+
+def _end_banned(session: Session, note: BanNote) -> None:
+    retry_after_ms = max(1, int((note.until - time.time()) * 1000))
+    session.end(note.code, note.text, retry_after_ms=retry_after_ms, jitter_ms=min(retry_after_ms // 5, 10_000))
 
 
 def _is_older(access: TerminalAccess, entry: UserEntry) -> bool:

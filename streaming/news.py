@@ -11,6 +11,7 @@ from events.feed import TopicFeed
 from events.listener import ChangeListener
 from proto.gateway.v1 import events_pb2
 from streaming.access import AccessDirectory
+from streaming.bans import read_note
 from streaming.cluster.shares import Shares
 from streaming.cutoff import Cutoff
 from streaming.taps import Taps
@@ -72,10 +73,7 @@ class News:
                 self._cutoff, int(message["id"]), str(message["user_id"]), str(message["session_id"]), at
             )
         elif kind == "ban":
-            self._cutoff.heard_ban(
-                str(message["user_id"]), str(message["reason"]), float(message["starts_at"]), float(message["until"]),
-                int(message["repeat"]),
-            )  # fmt: skip
+            self._cutoff.heard_ban(str(message["user_id"]), read_note(message))
         elif kind == "unban":
             self._cutoff.heard_unban(str(message["user_id"]), float(message["at"]))
         elif kind == "shared":

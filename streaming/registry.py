@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from streaming.core.breaker import Conduct
+from streaming.core.breaker import UserConduct
 from streaming.core.policy import UserPolicy
 from streaming.core.session import Session
 from streaming.core.shares import Mirror
@@ -37,6 +37,8 @@ class Connection:
     address: str = ""
     # The MT5 login that it was opened with, "" when with none.
     account: str = ""
+    # Who is held to account for what it sends (see tenants.access.ban_source).
+    source: str = ""
     # Unix seconds.
     opened_at: float = 0.0
     # Which of the connections of its stream it is: the one with the largest number carries the stream.
@@ -55,7 +57,7 @@ class UserEntry:
     bucket: MirroredBucket
     mirror: Mirror
     connects: TokenBucket
-    conduct: Conduct
+    conduct: UserConduct
     company: "CompanyEntry"
     # Of the company, as of which this is known: answers of the database may overtake each other.
     version: int = 0
@@ -145,7 +147,7 @@ class Registry:
             company = self.company(policy.company_id)
             earlier = entry if entry is not None and entry.held else None
             bucket = MirroredBucket(rate, rate, now)
-            entry = UserEntry(bucket, Mirror(bucket, now), connects, Conduct(now), company, earlier=earlier)
+            entry = UserEntry(bucket, Mirror(bucket, now), connects, UserConduct(now), company, earlier=earlier)
             self.users[policy.user_id] = company.users[policy.user_id] = entry
         elif policy.version >= entry.version:
             entry.set_rate(rate)

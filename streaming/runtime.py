@@ -206,7 +206,7 @@ class Runtime:
             session_id=session_id,
             policy=policy,
             bucket=admission.entry.bucket,
-            conduct=admission.entry.conduct,
+            conduct=admission.entry.conduct.of(admission.source, now),
             volume=admission.entry.company.volume,
             peer=peer,
             form=FORMS.get(admission.form_name) or FORMS[PROTOBUF],
@@ -214,6 +214,8 @@ class Runtime:
             stream_key=key,
             position=position,
             heard=admission.heard,
+            account=admission.account if admission.is_named else "",
+            is_bound=admission.is_bound,
         )
         expires_at = admission.claims.expires_at
         session.token_expires_at_ms = int(expires_at * 1000)
@@ -228,12 +230,11 @@ class Runtime:
             api_key=admission.claims.api_key,
             username=admission.access.username,
             address=admission.address,
-            account=admission.account,
+            account=admission.account if admission.is_named else "",
+            source=admission.source,
             opened_at=unix_now,
             fence=claim.fence if claim is not None else 0,
         )
-        if admission.account:
-            session.accounts.add(admission.account)
         return connection, position_known
 
     def give_up(self, admission: Admission) -> None:
@@ -259,6 +260,8 @@ class Runtime:
         if (claims.user_id, claims.company_id) != (session.policy.user_id, session.policy.company_id):
             raise RefreshRefused("the token is another user's", fatal=True)
         connection = self.registry.connections[session.session_id]
+        if claims.account and claims.account != connection.account:
+            raise RefreshRefused(f"the token is for MT5 account {claims.account} alone: connect with it", fatal=False)
         if claims.api_key and connection.entry.api_keys.get(claims.api_key, 0.0) <= time.time():
             # Revoked, or so new that this process has not heard of it. The poll comes by itself as well.
             if time.monotonic() - self._looked_at >= _LOOK_PAUSE:

@@ -24,7 +24,7 @@ from tenants.changes import (
     touch,
     username_prefix,
 )
-from tenants.conduct import ban, lift_bans
+from tenants.conduct import ban, ban_source, earned_by, lift_bans
 from tenants.lookup import (
     CompanyName,
     Contact,
@@ -39,6 +39,7 @@ from tenants.lookup import (
 from tenants.presence import observe
 from tenants.scope import Actor, NotVisible, company_ids_of, find, register_scope, visible
 from tenants.terminal import (
+    SourceBan,
     TerminalAccess,
     access_until,
     access_versions,
@@ -53,16 +54,19 @@ __all__ = [
     "CompanyName",
     "Contact",
     "NotVisible",
+    "SourceBan",
     "TerminalAccess",
     "access_until",
     "access_versions",
     "ban",
+    "ban_source",
     "companies",
     "company",
     "company_ids_of",
     "contacts",
     "create_api_key",
     "delete_rows",
+    "earned_by",
     "find",
     "has_operator",
     "kick",

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from tenants import audit
 from tenants.changes import lock, touch
-from tenants.models import ApiKey, User
+from tenants.models import ApiKey, MT5Account, User
 from tenants.scope import Actor, company_ids_of, find
 
 PREFIX_LENGTH = 8
@@ -34,14 +34,24 @@ def create_api_key(
     *,
     scope: str = ApiKey.Scope.STREAM,
     expires_at: datetime.datetime | None = None,
+    account: MT5Account | None = None,
 ) -> tuple[str, ApiKey]:
-    """The key in clear, for this one time, and its row. Raises NotVisible for a user of another company."""
+    """The key in clear, for this one time, and its row. ``account``: the one that the key is bound to.
+
+    Raises NotVisible for a user of another company, and for an account that is not the user's.
+    """
     prefix = "".join(secrets.choice(_ALPHABET) for _ in range(PREFIX_LENGTH))
     key = f"gwk_{prefix}_{secrets.token_urlsafe(32)}"
     with transaction.atomic():
         owner = find(actor, User, pk=user.pk)
         row = ApiKey.objects.create(
-            user=owner, name=name, scope=scope, prefix=f"gwk_{prefix}", digest=digest_of(key), expires_at=expires_at
+            user=owner,
+            account=None if account is None else find(actor, MT5Account, pk=account.pk, owner=owner),
+            name=name,
+            scope=scope,
+            prefix=f"gwk_{prefix}",
+            digest=digest_of(key),
+            expires_at=expires_at,
         )
         audit.record(actor, "add", row, company_id=owner.company_id, after=audit.snapshot(row))
         # A token of this key is only good for gateways that know of the key.
@@ -59,7 +69,9 @@ def rotate_api_key(actor: Actor, key: ApiKey, *, overlap: datetime.timedelta = R
         lock(company_ids_of(find(actor, ApiKey, pk=key.pk)))
         old = find(actor, ApiKey, pk=key.pk, revoked_at__isnull=True, replaced_by__isnull=True)
         before = audit.snapshot(old)
-        clear, row = create_api_key(actor, old.user, old.name, scope=old.scope, expires_at=old.expires_at)
+        clear, row = create_api_key(
+            actor, old.user, old.name, scope=old.scope, expires_at=old.expires_at, account=old.account
+        )
         end = timezone.now() + overlap
         old.expires_at = end if old.expires_at is None else min(old.expires_at, end)
         old.replaced_by = row
@@ -78,7 +90,7 @@ def usable_api_key(key: str) -> ApiKey | None:
         return None
     now = timezone.now()
     row = (
-        ApiKey.objects.select_related("user__company__tier")
+        ApiKey.objects.select_related("user__company__tier", "account")
         .filter(Q(expires_at__isnull=True) | Q(expires_at__gt=now), digest=digest_of(key), revoked_at__isnull=True)
         .first()
     )

@@ -257,6 +257,9 @@ def _save(actor: Actor, row: Model, action: str = "") -> set[uuid.UUID]:
     _note(actor, action or ("add" if is_new else "change"), row, before, audit.snapshot(row, stored))
     if moved is not None:
         revoke_api_keys(actor, moved.api_keys.all())
+    if isinstance(row, MT5Account):
+        # Of one who had the account before: it would send for an account of somebody else's.
+        _revoke_bound(actor, row.api_keys.exclude(user=row.owner_id))
     # A tier's new limits, or a company's new tier, concern whoever has it now.
     return concerned | company_ids_of(row)
 
@@ -273,8 +276,18 @@ def _delete(actor: Actor, rows: Sequence[Model]) -> set[uuid.UUID]:
             raise PermissionDenied("nobody deletes their own account")
         _note(actor, "delete", row, audit.snapshot(row), {})
     for row in rows:
+        if isinstance(row, MT5Account):
+            # Without its account it would be good for all of the user's.
+            _revoke_bound(actor, row.api_keys.all())
         row.delete()
     return concerned
+
+
+def _revoke_bound(actor: Actor, keys: Iterable[ApiKey]) -> None:
+    """Of an account that goes: a company's admin deletes it, and its keys are theirs to revoke as well."""
+    rows = list(keys)
+    if rows:
+        revoke_api_keys(actor, rows)
 
 
 def _check_model(actor: Actor, row: Model) -> None:

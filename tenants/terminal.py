@@ -14,6 +14,7 @@ from django.conf import settings
 from django.db.models import F, Q
 from django.utils import timezone
 
+from tenants.conduct import ban_source, earned_by
 from tenants.models import (
     MESSAGE_RATE_CEILING,
     ActivePair,
@@ -34,6 +35,17 @@ _OVERLAP = 200
 BAN_MEMORY = datetime.timedelta(days=1)
 # SQLite takes a bounded number of parameters in one query.
 _BATCH = 400
+
+
+@dataclass(frozen=True, slots=True)
+class SourceBan:
+    """A ban that holds for one source of a user's connections (see ``ban_source``) and leaves the others alone."""
+
+    source: str
+    # errors, flooding or operator; Unix seconds; whose messages it is for, in words.
+    reason: str
+    until: float
+    earned_by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +78,13 @@ class TerminalAccess:
     features: frozenset[str]
     # Keys that tokens may come from: id -> Unix seconds at which it ends, infinity when it does not.
     api_keys: dict[str, float]
-    # Unix seconds at which a ban ends, 0.0 when there is none; how many there were within a day.
+    # Unix seconds at which a ban of the whole user ends, 0.0 when there is none.
     banned_until: float = 0.0
-    # errors, flooding or operator; "" without a ban.
+    # errors, flooding or operator; "" without a ban. Whose messages it is for, in words.
     ban_reason: str = ""
+    ban_earned_by: str = ""
+    source_bans: tuple[SourceBan, ...] = ()
+    # How many bans there were within a day, of the whole user and of sources.
     bans: int = 0
     # Unix seconds at which an operator last lifted a ban within a day: none that began before that stands.
     lifted_at: float = 0.0
@@ -128,7 +143,7 @@ def _access(
     # A lifted one was a mistake and does not make the next one longer.
     counted = [ban for ban in bans if ban.lifted_at is None]
     standing = [ban for ban in counted if ban.until > timezone.now()]
-    longest = max(standing, key=lambda ban: ban.until, default=None)
+    longest = max((ban for ban in standing if ban.is_for_all), key=lambda ban: ban.until, default=None)
     return TerminalAccess(
         user_id=str(user.pk),
         username=user.username,
@@ -151,9 +166,20 @@ def _access(
         api_keys=api_keys.get(user.pk, {}),
         banned_until=longest.until.timestamp() if longest is not None else 0.0,
         ban_reason=longest.reason if longest is not None else "",
+        ban_earned_by=_earned_by(longest) if longest is not None else "",
+        source_bans=tuple(_source_ban(ban) for ban in standing if not ban.is_for_all),
         bans=len(counted),
         lifted_at=lifted_at,
     )
+
+
+def _source_ban(ban: Ban) -> SourceBan:
+    source = ban_source(ban.account, str(ban.api_key_id or ""))
+    return SourceBan(source, ban.reason, ban.until.timestamp(), _earned_by(ban))
+
+
+def _earned_by(ban: Ban) -> str:
+    return earned_by(ban.account, f"{ban.api_key.prefix}…" if ban.api_key is not None else "", ban.session_id)
 
 
 def _logins(limits: dict[uuid.UUID, Limits]) -> dict[uuid.UUID, list[str]]:
@@ -182,7 +208,8 @@ def _api_keys(user_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, dict[str, float]
 
 def _bans(user_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, list[Ban]]:
     bans: dict[uuid.UUID, list[Ban]] = defaultdict(list)
-    for ban in Ban.objects.filter(user__in=user_ids, until__gt=timezone.now() - BAN_MEMORY):
+    rows = Ban.objects.filter(user__in=user_ids, until__gt=timezone.now() - BAN_MEMORY)
+    for ban in rows.select_related("api_key"):
         bans[ban.user_id].append(ban)
     return bans
 

@@ -54,6 +54,8 @@ class TokenClaims:
     expires_at: float
     # Id of the API key it was exchanged for; "" when it came another way.
     api_key: str = ""
+    # MT5 login that the key is bound to, and so every connection with this token; "" when to none.
+    account: str = ""
 
 
 class TokenError(Exception):
@@ -101,8 +103,21 @@ class Keyring:
             raise ImproperlyConfigured("the first key of GATEWAY_JWT_KEYS signs: it cannot be a public key")
         return cls(keys, leeway, lifetime_limit)
 
-    def issue(self, *, user_id: str, company_id: str, tier: str, ttl: float, now: float, api_key: str = "") -> str:
-        """A token that is valid for ``ttl`` seconds from ``now`` (Unix seconds), and no longer than ``api_key``."""
+    def issue(
+        self,
+        *,
+        user_id: str,
+        company_id: str,
+        tier: str,
+        ttl: float,
+        now: float,
+        api_key: str = "",
+        account: str = "",
+    ) -> str:
+        """A token that is valid for ``ttl`` seconds from ``now`` (Unix seconds), and no longer than ``api_key``.
+
+        ``account``: the MT5 login that it is good for alone, "" for all of the user's.
+        """
         issued_at, expires_at = int(now), int(now + ttl)
         data = identity_pb2.UserToken(
             user_id=user_id,
@@ -121,6 +136,8 @@ class Keyring:
         }
         if api_key:
             claims["key"] = api_key
+        if account:
+            claims["account"] = account
         key = self._signer
         return jwt.encode(claims, key.signing, algorithm=key.algorithm, headers={"kid": key.kid})
 
@@ -177,12 +194,14 @@ def _claims(claims: dict[str, Any]) -> TokenClaims:
         tier = identity_pb2.SubscriptionTier.Name(data.subscription_tier).removeprefix("TIER_")
     except (DecodeError, ValueError):
         raise _invalid() from None
-    api_key = claims.get("key", "")
-    if len(claims["jti"]) > JTI_SIZE_LIMIT or not isinstance(api_key, str):
+    api_key, account = claims.get("key", ""), claims.get("account", "")
+    if len(claims["jti"]) > JTI_SIZE_LIMIT or not isinstance(api_key, str) or not isinstance(account, str):
         raise _invalid()
     if data.user_id != claims["sub"] or data.expires_at != claims["exp"] or not data.company_id:
         raise _invalid()
-    return TokenClaims(data.user_id, data.company_id, tier, claims["jti"], claims["iat"], claims["exp"], api_key)
+    return TokenClaims(
+        data.user_id, data.company_id, tier, claims["jti"], claims["iat"], claims["exp"], api_key, account
+    )
 
 
 def _invalid() -> TokenError:
@@ -250,7 +269,7 @@ def default_keyring() -> Keyring:
     )
 
 
-def issue_for(user: User, ttl: float, now: float | None = None, api_key: str = "") -> str:
+def issue_for(user: User, ttl: float, now: float | None = None, api_key: str = "", account: str = "") -> str:
     """A token for a user of a company; raises ValueError for an operator, who has none."""
     company = user.company
     if company is None:
@@ -262,4 +281,5 @@ def issue_for(user: User, ttl: float, now: float | None = None, api_key: str = "
         ttl=ttl,
         now=time.time() if now is None else now,
         api_key=api_key,
+        account=account,
     )

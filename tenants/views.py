@@ -87,14 +87,21 @@ def _exchange(key: str) -> HttpResponse:
     if granted.refusal:
         status, detail = _REFUSALS[granted.refusal]
         return problem(status, granted.refusal, detail)
+    account = row.account.login if row.account is not None else ""
+    if account and account not in granted.accounts:
+        # Disabled, or more than the plan has now.
+        detail = f"MT5 account {account}, which this key is bound to, may not stream now: ask the company's admin"
+        return problem(403, "account_not_allowed", detail)
     now = time.time()
     ttl = settings.GATEWAY_TOKEN_TTL
     answer = {
-        "token": issue_for(row.user, ttl, now, api_key=str(row.pk)),
+        "token": issue_for(row.user, ttl, now, api_key=str(row.pk), account=account),
         "token_type": "Bearer",
         "expires_at": int(now + ttl),
         "expires_in": int(ttl),
         "user_id": str(row.user_id),
+        # "" for a key that is bound to none.
+        "account": account,
     }
     return JsonResponse(answer, status=201, headers={"Cache-Control": "no-store"})
 

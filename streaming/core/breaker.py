@@ -39,7 +39,7 @@ def ban_seconds(repeat: int, chance: float) -> float:
 
 
 class Conduct:
-    """What one user sent within the last minute, over all connections of the process.
+    """What one source sent within the last minute, over all its connections to the process.
 
     The hot path adds to ``messages``; ``error`` and ``over_rate`` are for the exceptions. ``look`` comes once a second.
     """
@@ -98,3 +98,75 @@ class Conduct:
         """Begins anew, as after a ban."""
         self._snapshots = deque([(now, self.messages, self.errors, self.over_rate, 0.0)])
         self._above_since = math.inf
+
+
+class UserConduct:
+    """What all connections of a user have sent here, by source: the MT5 account or API key that they were opened for.
+
+    Whoever is found out is a source, so that the user's other terminals go on: its own messages, or most of what the
+    user as a whole is blamed for, are its doing. Only what no source stands out in is the whole user's.
+    """
+
+    __slots__ = ("_sources", "_together")
+
+    def __init__(self, now: float) -> None:
+        self._sources: dict[str, Conduct] = {}
+        self._together = Conduct(now)
+
+    def of(self, source: str, now: float) -> Conduct:
+        """Shared by all sessions of the source. There are never more than the user has accounts and keys, and one."""
+        conduct = self._sources.get(source)
+        if conduct is None:
+            conduct = self._sources[source] = Conduct(now)
+        return conduct
+
+    @property
+    def messages(self) -> int:
+        return sum(conduct.messages for conduct in self._sources.values())
+
+    @property
+    def is_quiet(self) -> bool:
+        return self._together.is_quiet and all(conduct.is_quiet for conduct in self._sources.values())
+
+    def window(self, source: str | None) -> tuple[int, int, int]:
+        """As that of ``Conduct``; None: of all together, as of the last look."""
+        return self._together.window() if source is None else self._sources[source].window()
+
+    def look(self, now: float, rate_limit: float) -> list[tuple[Verdict, str | None]]:
+        """Moves all windows on; who is to be let go, and why. None: the whole user.
+
+        ``rate_limit``: messages a second of all together, since the rate is the user's.
+        """
+        self._add_up()
+        verdict = self._together.look(now, rate_limit)
+        found: list[tuple[Verdict, str | None]] = [
+            (own, source)
+            for source, conduct in self._sources.items()
+            if not conduct.is_quiet and (own := conduct.look(now, math.inf)) is not None
+        ]
+        if verdict is not None and not found:
+            found.append((verdict, self._blamed(verdict)))
+        return found
+
+    def _add_up(self) -> None:
+        together = self._together
+        together.messages = together.errors = together.over_rate = 0
+        for conduct in self._sources.values():
+            together.messages += conduct.messages
+            together.errors += conduct.errors
+            together.over_rate += conduct.over_rate
+
+    def _blamed(self, verdict: Verdict) -> str | None:
+        """The source that more than half of it came from, if any."""
+        place = 1 if verdict is Verdict.ERRORS else 2
+        counts = {source: conduct.window()[place] for source, conduct in self._sources.items()}
+        worst = max(counts, key=lambda source: counts[source])
+        return worst if counts[worst] * 2 > sum(counts.values()) else None
+
+    def forgive(self, now: float, source: str | None) -> None:
+        """Begins anew for a source, or for all, as after a ban; what it did is no longer the whole user's either."""
+        self._add_up()
+        self._together.forgive(now)
+        for name, conduct in self._sources.items():
+            if source is None or name == source:
+                conduct.forgive(now)

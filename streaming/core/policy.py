@@ -27,6 +27,11 @@ class UserPolicy:
     # Bytes a month of the whole company.
     monthly_data_limit: int
 
+    @property
+    def only_account(self) -> str:
+        """The user's MT5 login where there is exactly one, so that nobody needs to name it; else ""."""
+        return next(iter(self.accounts)) if len(self.accounts) == 1 else ""
+
     def differs(self, other: "UserPolicy") -> bool:
         """Whether more than the version is another."""
         return replace(self, version=other.version) != other

@@ -52,7 +52,7 @@ def nack_message(
     return control_pb2.Nack(
         sequence=sequence,
         code=error.code,
-        reason=error.reason[:200],
+        reason=error.reason[:400],
         retry_after_ms=error.retry_after_ms,
         retryable=is_resend,
         settled=not is_resend if settled is None else settled,

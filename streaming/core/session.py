@@ -46,10 +46,13 @@ class Session(Answering):
         stream_key: tuple[str, str, str] | None = None,
         position: StreamPosition | None = None,
         heard: int | None = None,
+        account: str = "",
+        is_bound: bool = False,
         endpoint: str = "/ws/mt5",
     ) -> None:
         """``stream_key``: by which the position is kept, None for a stream that was not named at connect; ``heard``: up
-        to where the client has heard every answer of its stream, None when it has not said."""
+        to where the client has heard every answer of its stream, None when it has not said; ``account``: the MT5 login
+        that the connection was opened for; ``is_bound``: no message is for another."""
         position = position or StreamPosition()
         if heard is not None:
             position.hear(heard)
@@ -63,6 +66,8 @@ class Session(Answering):
             form=form,
             position=position,
             heard=heard,
+            account=account,
+            is_bound=is_bound,
             endpoint=endpoint,
         )
         # Shared by all sessions of the company in this process.
@@ -138,7 +143,7 @@ class Session(Answering):
             if problem is not None:
                 raise problem
             if route is None:
-                raise MessageRefused(NackCode.UNKNOWN_TYPE, "no such message_type")
+                raise MessageRefused(NackCode.UNKNOWN_TYPE, f"no such message_type: send {', '.join(context.routes)}")
             if len(envelope.correlation_id) > _CORRELATION_ID_LIMIT:
                 raise MessageRefused(NackCode.MALFORMED, "correlation_id is a UUID")
             if self.volume.is_exhausted:

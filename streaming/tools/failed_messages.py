@@ -90,6 +90,7 @@ def judge_again(record: Message) -> Accepted | Refused:
         received_at=int(received_at) if received_at.isdecimal() else record.timestamp()[1] * 1000,
         routes=build_routes(settings.GATEWAY_ROUTES),
         failed_topic=settings.GATEWAY_FAILED_MESSAGES_TOPIC,
+        account=headers.get("account", ""),
     )
 
 

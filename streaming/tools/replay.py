@@ -88,13 +88,21 @@ def _ignore(*_: object) -> None:
 
 
 def judge(
-    value: bytes, *, policy: UserPolicy, session_id: str, received_at: int, routes: dict[str, Route], failed_topic: str
+    value: bytes,
+    *,
+    policy: UserPolicy,
+    session_id: str,
+    received_at: int,
+    routes: dict[str, Route],
+    failed_topic: str,
+    account: str = "",
 ) -> Accepted | Refused:
-    """``value``: the frame as it came; ``received_at``: Unix microseconds, kept as it was. Publishes nothing itself."""
+    """``value``: the frame as it came; ``received_at``: Unix microseconds, kept as it was; ``account``: the MT5 login
+    that its connection was opened for. Publishes nothing itself."""
     sink = _OneMessageSink(failed_topic)
     context = SessionContext(routes, failed_topic, sink, ConnectionLimits(), _ignore, _ignore, _ignore)
     # A JSON frame begins with a brace, which no MessageEnvelope does: it would open a group of field 15.
-    is_text = value.lstrip().startswith(b"{")
+    is_text = value.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
     session = _ReplaySession(
         context,
         session_id=session_id,
@@ -106,6 +114,7 @@ def judge(
         form=FORMS[JSON if is_text else PROTOBUF],
         # Its sequence may be another message's by now, in a later incarnation of its stream.
         position=StreamPosition(writer=f"~{session_id}"),
+        account=account,
     )
     session.refused = Refused("malformed", "a control message is not replayed")
     session.receive(value.decode(errors="surrogateescape") if is_text else value, 0.0, received_at)

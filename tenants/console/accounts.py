@@ -1,4 +1,4 @@
-"""MT5 accounts and active pairs in the admin. Room: tenants."""
+"""MT5 accounts in the admin. Room: tenants."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from tenants.console.inlines import ScopedInline
 from tenants.console.pages import Tool
 from tenants.console.places import Place, accounts_place, accounts_place_of, company_of, own_company
 from tenants.console.scoping import ScopedForm, ScopedRelatedFilter, actor_of, choices_of
-from tenants.models import ActivePair, MT5Account, User
+from tenants.models import MT5Account, User
 
 
 class AccountForm(ScopedForm):
@@ -87,6 +87,17 @@ class AccountAdmin(_Seen, ScopedAdmin):
             people = people.filter(company__isnull=False) if obj is None else people.filter(company=obj.company_id)
             owner.queryset = people
         return form
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        initial: dict[str, Any] = super().get_changeform_initial_data(request)
+        people = list(
+            choices_of(actor_of(request), User).filter(company__isnull=False).values_list("pk", flat=True)[:2]
+        )
+        # Whoever is alone registers for themselves.
+        return initial if len(people) != 1 else {"owner": people[0], **initial}
+
+    def object_tools(self, request: HttpRequest, obj: Any) -> list[Tool]:
+        return [Tool(f"{reverse('admin:tenants_apikey_add')}?account={obj.pk}", _("Issue an API key"))]
 
     def get_autocomplete_fields(self, request: HttpRequest) -> tuple[str, ...]:
         return ("owner",) if actor_of(request).sees_all else ()
@@ -159,34 +170,3 @@ class AccountAdmin(_Seen, ScopedAdmin):
             row.is_active = is_active
             access.save_row(actor_of(request), row, action="enable" if is_active else "disable")
         return len(changed)
-
-
-class PairForm(ScopedForm):
-    class Meta:
-        error_messages = {  # noqa: RUF012
-            NON_FIELD_ERRORS: {"unique_together": gettext_lazy("This pair is active for the user already.")},
-        }
-
-
-@admin.register(ActivePair)
-class PairAdmin(ScopedAdmin):
-    company_may = frozenset({"view", "add", "change", "delete"})
-    form = PairForm
-    list_display = ("symbol", "user", "company")
-    list_filter = (("user", ScopedRelatedFilter), "symbol")
-    search_fields = ("symbol", "user__username", "user__company__name")
-    search_help_text = gettext_lazy("Symbol or user")
-    list_select_related = ("user__company",)
-    fields = ("user", "symbol")
-    linked_lookups = ("user__id__exact",)
-    empty_text = gettext_lazy("No active pairs yet: choose them on the page of a user, several at once.")
-
-    @admin.display(description=gettext_lazy("company"), ordering="user__company__name")
-    def company(self, pair: ActivePair) -> str:
-        return str(pair.user.company)
-
-    def get_autocomplete_fields(self, request: HttpRequest) -> tuple[str, ...]:
-        return ("user",) if actor_of(request).sees_all else ()
-
-    def choices(self, request: HttpRequest, db_field: Any) -> QuerySet[Any]:
-        return super().choices(request, db_field).filter(company__isnull=False)

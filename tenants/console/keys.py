@@ -7,7 +7,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
@@ -17,13 +17,15 @@ from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.csrf import csrf_protect
 
 from tenants import access
-from tenants.access import NotVisible
 from tenants.api_keys import ROTATION_OVERLAP
 from tenants.console.base import ScopedAdmin
 from tenants.console.inlines import ScopedInline
 from tenants.console.pages import Tool, confirm, is_confirmed, page_context
 from tenants.console.scoping import ScopedForm, ScopedRelatedFilter, actor_of
-from tenants.models import ApiKey
+from tenants.console.seen import seen
+from tenants.models import ApiKey, MT5Account, User
+from tenants.scope import Actor, NotVisible, find, visible
+from tenants.terminal import as_uuid
 
 
 def state_of(key: ApiKey) -> str:
@@ -41,6 +43,38 @@ def terminal_address(request: HttpRequest) -> str:
 
 
 class KeyForm(ScopedForm):
+    """The account says whose key it is; without one the user is chosen."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        account, user = self.fields.get("account"), self.fields.get("user")
+        if account is None or user is None:
+            return
+        rows = account.queryset.filter(is_active=True).select_related("owner")  # type: ignore[attr-defined]
+        account.queryset = rows  # type: ignore[attr-defined]
+        account.label_from_instance = lambda row: f"{row} · {row.owner}"  # type: ignore[attr-defined]
+        account.empty_label = _("none: the address or each message names the account")  # type: ignore[attr-defined]
+        user.required = False
+        user.help_text = _("only where no account is chosen")
+        if chosen := self.initial.get("user"):
+            rows = rows.filter(owner=chosen) if as_uuid(str(chosen)) else rows.none()
+        if "account" not in self.initial and len(only := rows[:2]) == 1:
+            self.initial["account"] = only[0].pk
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        if "account" not in self.fields or "account" in self.errors or "user" in self.errors:
+            return cleaned
+        account, user = cleaned.get("account"), cleaned.get("user")
+        if account is None and user is None:
+            self.add_error("account", _("Choose the MT5 account that the key is for, or a user."))
+        elif account is not None and user is not None and account.owner != user:
+            text = _("This account belongs to %(owner)s: choose that user, or none.")
+            self.add_error("account", text % {"owner": account.owner})
+        elif account is not None:
+            cleaned["user"] = account.owner
+        return cleaned
+
     def clean_expires_at(self) -> Any:
         moment = self.cleaned_data["expires_at"]
         if moment is not None and moment <= timezone.now():
@@ -48,10 +82,24 @@ class KeyForm(ScopedForm):
         return moment
 
 
+def _found(actor: Actor, model: type[Any], key: str) -> Any:
+    try:
+        return find(actor, model, pk=key)
+    except NotVisible:
+        return None
+
+
+def _logins_of(request: HttpRequest, key: ApiKey) -> list[str]:
+    """Of whom a terminal with an unbound key may be; a user with one need not name it."""
+    rows = visible(actor_of(request), MT5Account).filter(owner=key.user, is_active=True)
+    logins = list(rows.values_list("login", flat=True))
+    return logins if len(logins) > 1 else []
+
+
 class KeyInline(ScopedInline):
     model = ApiKey
     operator_may = company_may = frozenset({"view"})
-    fields = readonly_fields = ("prefix", "name", "scope", "state", "last_used_at", "expires_at")
+    fields = readonly_fields = ("prefix", "name", "account", "scope", "state", "last_used_at", "expires_at")
     can_delete = False
     show_change_link = True
 
@@ -65,20 +113,33 @@ class KeyAdmin(ScopedAdmin):
     # A key is never changed or deleted: its row says who had it until when.
     operator_may = company_may = frozenset({"view", "add"})
     form = KeyForm
-    list_display = ("prefix", "name", "user", "company", "scope", "state", "created_at", "last_used_at", "expires_at")
+    list_display = (
+        "prefix", "name", "user", "account", "company", "scope", "state", "created_at", "last_used_at", "expires_at",
+    )  # fmt: skip
     list_filter = ("scope", ("user", ScopedRelatedFilter))
-    search_fields = ("prefix", "name", "user__username", "user__company__name")
-    search_help_text = gettext_lazy("Beginning of the key, name or user")
+    search_fields = ("prefix", "name", "user__username", "account__login", "user__company__name")
+    search_help_text = gettext_lazy("Beginning of the key, name, user or MT5 account")
     date_hierarchy = "created_at"
-    list_select_related = ("user__company",)
+    list_select_related = ("user__company", "account")
     actions = ("revoke",)
     linked_lookups = ("user__id__exact",)
     empty_text = gettext_lazy("No API keys yet: issue one for each terminal, so that each can be revoked by itself.")
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         if obj is None:
-            return ("user", "name", "scope", "expires_at")
-        return ("prefix", "user", "name", "scope", "state", "created_at", "last_used_at", "expires_at", "revoked_at")
+            return ("account", "user", "name", "scope", "expires_at")
+        return (
+            "prefix",
+            "account",
+            "user",
+            "name",
+            "scope",
+            "state",
+            "created_at",
+            "last_used_at",
+            "expires_at",
+            "revoked_at",
+        )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return () if obj is None else self.get_fields(request, obj)
@@ -88,10 +149,18 @@ class KeyAdmin(ScopedAdmin):
         return None
 
     def get_autocomplete_fields(self, request: HttpRequest) -> tuple[str, ...]:
-        return ("user",) if actor_of(request).sees_all else ()
+        return ("account", "user") if actor_of(request).sees_all else ()
 
     def choices(self, request: HttpRequest, db_field: Any) -> QuerySet[Any]:
         return super().choices(request, db_field).filter(company__isnull=False)
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """Names a row only where it is the actor's to see: a form has nothing of others."""
+        initial: dict[str, Any] = super().get_changeform_initial_data(request)
+        for name, model in (("account", MT5Account), ("user", User)):
+            if name in initial and _found(actor_of(request), model, str(initial[name])) is None:
+                del initial[name]
+        return initial
 
     @admin.display(description=gettext_lazy("company"), ordering="user__company__name")
     def company(self, key: ApiKey) -> str:
@@ -117,7 +186,7 @@ class KeyAdmin(ScopedAdmin):
         if change:
             raise PermissionDenied
         key, row = access.create_api_key(
-            actor_of(request), obj.user, obj.name, scope=obj.scope, expires_at=obj.expires_at
+            actor_of(request), obj.user, obj.name, scope=obj.scope, expires_at=obj.expires_at, account=obj.account
         )
         # The admin's log and its answer name the key by these.
         obj.pk, obj.prefix = row.pk, row.prefix
@@ -134,14 +203,33 @@ class KeyAdmin(ScopedAdmin):
             "row": row,
             "replaced": replaced,
             "address": terminal_address(request),
+            "logins": [] if row.account is not None else _logins_of(request, row),
+            "seen_url": reverse("admin:tenants_apikey_seen", args=[row.pk]),
+            "seen": seen(row),
         }
         answer = TemplateResponse(request, "admin/tenants/new_key.html", context)
         answer["Cache-Control"] = "no-store"
         return answer
 
     def get_urls(self) -> list[URLPattern]:
-        rotate = path("<id>/rotate/", self.admin_site.admin_view(self.rotate), name="tenants_apikey_rotate")
-        return [rotate, *super().get_urls()]
+        view = self.admin_site.admin_view
+        own = [
+            path("<id>/rotate/", view(self.rotate), name="tenants_apikey_rotate"),
+            path("<id>/seen/", view(self.seen), name="tenants_apikey_seen"),
+        ]
+        return [*own, *super().get_urls()]
+
+    def seen(self, request: HttpRequest, id: str) -> HttpResponse:
+        """What the page of a new key asks again and again: has its terminal come online?"""
+        key = self.get_object(request, unquote(id))
+        if key is None:
+            return self.not_found(request)
+        if not self.has_view_permission(request, key):
+            raise PermissionDenied
+        found = seen(key)
+        answer = JsonResponse({"state": found.state, "text": found.text})
+        answer["Cache-Control"] = "no-store"
+        return answer
 
     @method_decorator(csrf_protect)
     def rotate(self, request: HttpRequest, id: str) -> HttpResponse:

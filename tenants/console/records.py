@@ -24,21 +24,56 @@ class BanAdmin(ScopedAdmin):
     """Set by gateways and on the list of users."""
 
     operator_may = company_may = frozenset({"view"})
-    list_display = ("user", "company", "reason", "detail", "starts_at", "until", "state", "repeat")
-    list_filter = ("reason",)
-    search_fields = ("user__username", "detail", "user__company__name")
-    search_help_text = gettext_lazy("User or detail")
+    list_display = (
+        "user",
+        "company",
+        "scope",
+        "earned_by",
+        "reason",
+        "detail",
+        "starts_at",
+        "until",
+        "state",
+        "repeat",
+    )
+    list_filter = ("reason", "is_for_all")
+    search_fields = ("user__username", "account", "session_id", "detail", "user__company__name")
+    search_help_text = gettext_lazy("User, MT5 account, connection or detail")
     date_hierarchy = "starts_at"
-    list_select_related = ("user__company",)
+    list_select_related = ("user__company", "api_key")
     actions = ("lift",)
     fields = readonly_fields = (
-        "user", "reason", "detail", "starts_at", "until", "repeat", "state", "lifted_at", "lifted_by",
+        "user", "scope", "reason", "account", "api_key", "session_id", "detail", "starts_at", "until", "repeat",
+        "state", "lifted_at", "lifted_by",
     )  # fmt: skip
     empty_text = gettext_lazy("No bans: nobody sent too many errors or too much.")
 
     @admin.display(description=gettext_lazy("company"), ordering="user__company__name")
     def company(self, ban: Ban) -> str:
         return str(ban.user.company)
+
+    @admin.display(description=gettext_lazy("kept out"), ordering="is_for_all")
+    def scope(self, ban: Ban) -> str:
+        """What of the user is not let in while the ban lasts."""
+        if ban.is_for_all:
+            return _("all connections")
+        if ban.account:
+            return _("MT5 account %(account)s") % {"account": ban.account}
+        if ban.api_key is not None:
+            return _("API key %(key)s…") % {"key": ban.api_key.prefix}
+        return _("connections without account and key")
+
+    @admin.display(description=gettext_lazy("earned by"))
+    def earned_by(self, ban: Ban) -> str:
+        """The connection whose messages they were, as far as is known."""
+        parts = []
+        if ban.account:
+            parts.append(_("MT5 account %(account)s") % {"account": ban.account})
+        if ban.api_key is not None:
+            parts.append(_("API key %(key)s…") % {"key": ban.api_key.prefix})
+        if ban.session_id:
+            parts.append(_("connection %(session)s") % {"session": ban.session_id})
+        return ", ".join(parts) or "–"
 
     @admin.display(description=gettext_lazy("state"))
     def state(self, ban: Ban) -> str:

@@ -1,6 +1,5 @@
 """Forms of people. Room: tenants."""
 
-import re
 from typing import Any
 
 from django import forms
@@ -17,13 +16,7 @@ from tenants.access import username_prefix, visible
 from tenants.console.places import company_of
 from tenants.console.scoping import ScopedForm
 from tenants.models import ActivePair, Company, User, limits_of
-
-_SEPARATORS = re.compile(r"[,;\n]")
-
-
-def symbols_of(text: str) -> list[str]:
-    """Each once, in the order written."""
-    return list(dict.fromkeys(symbol for part in _SEPARATORS.split(text) if (symbol := part.strip())))
+from tenants.symbols import check_symbols, symbols_of, written
 
 
 class PrefixedInput(AdminTextInputWidget):
@@ -46,7 +39,7 @@ class PersonForm(ScopedForm):
         required=False,
         widget=AdminTextareaWidget(attrs={"rows": 3}),
         help_text=gettext_lazy(
-            "Symbols as the broker server names them, with commas or one a line: EURUSD, XAUUSD. "
+            "Symbols as the broker server names them, with commas, spaces or one a line: EURUSD, XAUUSD.m. "
             "Ticks and signals of other symbols are not taken."
         ),
     )
@@ -57,7 +50,7 @@ class PersonForm(ScopedForm):
         if not self.instance._state.adding:
             rows = visible(self.actor, ActivePair).filter(user=self.instance)
             self.held_pairs = list(rows.values_list("symbol", flat=True))
-            self.initial["pairs"] = ", ".join(self.held_pairs)
+            self.initial["pairs"] = written(self.held_pairs)
         company = company_of(self.instance)
         if company is not None:
             self._name_the_plan(company)
@@ -74,11 +67,8 @@ class PersonForm(ScopedForm):
 
     def clean_pairs(self) -> list[str]:
         symbols = symbols_of(self.cleaned_data["pairs"])
-        longest: int = ActivePair._meta.get_field("symbol").max_length or 0
-        for symbol in symbols:
-            if len(symbol) > longest:
-                text = _("“%(symbol)s…” is too long for a symbol: separate symbols with commas")
-                raise ValidationError(text % {"symbol": symbol[:longest]})
+        # Those that go make way for another spelling.
+        check_symbols(symbols, [symbol for symbol in self.held_pairs if symbol in symbols])
         return symbols
 
     def clean(self) -> dict[str, Any]:

@@ -6,7 +6,13 @@ from django.utils.translation import gettext_lazy as _
 
 
 class Ban(models.Model):
-    """A time in which a user is not let in, whatever the token; it ends by itself or is lifted by an operator."""
+    """A time in which a user, or one MT5 account or key of theirs, is not let in; it ends by itself or is lifted by an
+    operator.
+
+    ``account``, ``api_key`` and ``session_id`` say which connection earned it. Without ``is_for_all`` it holds for
+    connections of the account only, where there is none for those of the key, and without both for those that name
+    neither.
+    """
 
     class Reason(models.TextChoices):
         ERRORS = "errors", _("too many invalid messages")
@@ -20,6 +26,12 @@ class Ban(models.Model):
     detail = models.CharField(_("detail"), max_length=200, blank=True)
     starts_at = models.DateTimeField(_("starts"))
     until = models.DateTimeField(_("until"))
+    account = models.CharField(_("MT5 account"), max_length=20, blank=True)
+    api_key = models.ForeignKey(
+        "tenants.ApiKey", on_delete=models.SET_NULL, null=True, blank=True, related_name="+", verbose_name=_("API key")
+    )
+    session_id = models.CharField(_("connection"), max_length=32, blank=True)
+    is_for_all = models.BooleanField(_("the whole user"), default=True)
     # Which ban within a day it is, from 1: each is longer than the one before.
     repeat = models.PositiveIntegerField(_("repeat"), default=1)
     lifted_at = models.DateTimeField(_("lifted"), null=True, blank=True)

@@ -15,6 +15,16 @@ class ApiKey(models.Model):
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_keys", verbose_name=_("user")
     )
+    # The one that every connection with this key is for, and no other; it goes with its account.
+    account = models.ForeignKey(
+        "tenants.MT5Account",
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="api_keys",
+        verbose_name=_("MT5 account"),
+        help_text=_("the terminal of this account needs nothing but the address and the key"),
+    )
     name = models.CharField(_("name"), max_length=80, help_text=_("where it is used, for instance VPS Jakarta"))
     scope = models.CharField(_("scope"), max_length=8, choices=Scope.choices, default=Scope.STREAM)
     prefix = models.CharField(

@@ -11,6 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from tenants.models.companies import Company
 from tenants.models.places import check_room
+from tenants.symbols import SYMBOL_LIMIT, check_symbols
 
 
 class GatewayUserManager(UserManager["User"]):
@@ -129,7 +130,7 @@ class ActivePair(models.Model):
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="active_pairs", verbose_name=_("user"))
     symbol = models.CharField(
-        _("symbol"), max_length=32, help_text=_("as the broker server names it, for instance EURUSD")
+        _("symbol"), max_length=SYMBOL_LIMIT, help_text=_("as the broker server names it, for instance EURUSD")
     )
 
     class Meta:
@@ -142,13 +143,19 @@ class ActivePair(models.Model):
         return self.symbol
 
     def clean(self) -> None:
-        """Raises ValidationError for an operator's pair and for one pair more than the plan has."""
+        """Raises ValidationError for what is no symbol, for one that is active in another spelling, for an operator's
+        pair and for one pair more than the plan has."""
         try:
             company = self.user.company
         except ObjectDoesNotExist:
             return
         if company is None:
             raise ValidationError({"user": _("operators have no company and no pairs")})
+        others = ActivePair.objects.filter(user=self.user).exclude(pk=self.pk).values_list("symbol", flat=True)
+        try:
+            check_symbols([self.symbol], [symbol for symbol in others if symbol != self.symbol])
+        except ValidationError as error:
+            raise ValidationError({"symbol": error.messages}) from None
         check_room(self, ActivePair.objects.filter(user=self.user), company, "pair_limit")
 
 

@@ -44,14 +44,20 @@ def _steps(actor: Actor, company: Company) -> list[Step]:
     traders = people.exclude(role=User.Role.COMPANY_ADMIN)
     seen = accounts.filter(is_online=True).count()
     was_seen = accounts.filter(last_seen_at__isnull=False).exists()
-    first = traders.order_by("username").values_list("pk", flat=True).first()
+    users, registered = users_place(company), accounts_place(company)
+    # A plan for one person: whoever leads the company is who trades, and every step is for oneself.
+    is_alone = users.limit <= 1 and not traders.exists()
+    first = actor.user_id if is_alone else traders.order_by("username").values_list("pk", flat=True).first()
     people_list = reverse("admin:tenants_user_changelist")
     pairs_url = reverse("admin:tenants_user_change", args=[first]) if first else people_list
-    users, registered = users_place(company), accounts_place(company)
     account_add = reverse("admin:tenants_mt5account_add")
     accounts_list = reverse("admin:tenants_mt5account_changelist")
+    if is_alone:
+        begin = Step(_("The plan has one user: you. Go on with your own account"), pairs_url, True, users.text)
+    else:
+        begin = Step(_("Invite a user"), _to("user", users.taken > 1), traders.exists(), users.text)
     return [
-        Step(_("Invite a user"), _to("user", users.taken > 1), traders.exists(), users.text),
+        begin,
         Step(
             _("Register an MT5 account"),
             accounts_list if registered.taken else account_add,

@@ -78,10 +78,10 @@ class Office:
 
 
 class Terminal:
-    """Streams ticks of one account in a thread of its own, with nothing but what a page has shown."""
+    """Streams ticks in a thread of its own, with nothing but what a page has shown."""
 
-    def __init__(self, url: str, key: str, account: str) -> None:
-        self._url, self._key, self._account = url, key, account
+    def __init__(self, url: str, key: str) -> None:
+        self._url, self._key = url, key
         self._stopping = threading.Event()
         self.acknowledged = 0
         self._thread = threading.Thread(target=lambda: asyncio.run(self._stream()), daemon=True)
@@ -100,7 +100,7 @@ class Terminal:
         try:
             await client.start()
             while not self._stopping.is_set():
-                await client.send_ticks([payloads_pb2.Tick(symbol="EURUSD", bid=1.1, ask=1.2)], self._account)
+                await client.send_ticks([payloads_pb2.Tick(symbol="EURUSD", bid=1.1, ask=1.2)])
                 self.acknowledged = client.outcomes.acknowledged
                 await asyncio.sleep(0.1)
         finally:
@@ -186,15 +186,20 @@ def test_new_company_admin_brings_a_terminal_online_by_what_the_pages_say(
     expect(page.locator(".success")).to_be_visible()
 
     step(page, "Issue an API key and enter it at the terminal")
-    page.get_by_role("combobox", name="User").select_option(label="semeru.dewi")
+    # The only account there is has been chosen already, and says whose key it is.
+    expect(page.get_by_role("combobox", name="MT5 account")).to_have_value(re.compile(r"\d+"))
     page.get_by_role("textbox", name="Name").fill("VPS Jakarta")
     shoot(page, tmp_path, "6-key")
     save(page)
     key, address = page.locator("#console-key").inner_text(), page.locator("#console-address").inner_text()
     shoot(page, tmp_path, "7-key-shown")
 
-    with Terminal(address, key, "5012345") as terminal:
+    expect(page.locator("#console-seen")).to_contain_text("nobody has used this key yet")
+    # Address and key are all that it needs, and the page says by itself that it is there.
+    with Terminal(address, key) as terminal:
         until(lambda: terminal.acknowledged > 5, 20, "messages that Kafka has")
+        expect(page.locator("#console-seen")).to_contain_text("5012345 is online", timeout=_WAIT)
+        shoot(page, tmp_path, "7-seen")
         began = time.monotonic()
         page.get_by_role("link", name="Live connections").first.click()
         row = page.get_by_role("row").filter(has_text="semeru.dewi")

@@ -98,6 +98,7 @@ PAGES: dict[str, Page] = {
     "admin:tenants_mt5account_sample": Page(shows_own=True),
     "admin:tenants_mt5account_export": Page(shows_own=True),
     "admin:tenants_apikey_rotate": Page(ids={"id": ApiKey}),
+    "admin:tenants_apikey_seen": Page(ids={"id": ApiKey}),
     "admin:tenants_user_export": Page(shows_own=True),
     "admin:tenants_user_password": Page(ids={"id": User}),
     # --- Live connections

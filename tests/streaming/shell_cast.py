@@ -28,7 +28,7 @@ from streaming.registry import Connection, Registry
 from streaming.runtime import ManagedSink, Runtime
 from streaming.sinks.memory import MemorySink
 from tenants import access as tenants_access
-from tenants.access import Actor, NotVisible, TerminalAccess
+from tenants.access import Actor, NotVisible, SourceBan, TerminalAccess, ban_source, earned_by
 from tenants.tokens import Keyring
 from tests.streaming.core.cast import ROUTES, RecordingPeer, ticks
 from tests.tenants.cast import secret_item
@@ -72,11 +72,19 @@ Event = dict[str, Any]
 
 
 def token_of(
-    user_id: str = "bob", company_id: str = "alpha", *, ttl: float = 86_400, now: float | None = None, api_key: str = ""
+    user_id: str = "bob",
+    company_id: str = "alpha",
+    *,
+    ttl: float = 86_400,
+    now: float | None = None,
+    api_key: str = "",
+    account: str = "",
 ) -> str:
     """Good for a day: parameters of tests are made when they are collected, and a whole run may come between."""
     now = time.time() if now is None else now
-    return KEYRING.issue(user_id=user_id, company_id=company_id, tier="PRO", ttl=ttl, now=now, api_key=api_key)
+    return KEYRING.issue(
+        user_id=user_id, company_id=company_id, tier="PRO", ttl=ttl, now=now, api_key=api_key, account=account
+    )
 
 
 class Tenants:
@@ -88,6 +96,8 @@ class Tenants:
         self.kicked: list[tuple[int, str, str, float]] = []
         # (user id, reason, starts_at, until, repeat)
         self.bans: list[tuple[str, str, float, float, int]] = []
+        # Of each: account, id of the key, session id, whether it is for the whole user.
+        self.blamed: list[tuple[str, str, str, bool]] = []
         # Company id -> bytes of this month, and the percent that somebody was told of.
         self.used: dict[str, int] = {}
         self.noticed: dict[str, int] = {}
@@ -144,13 +154,32 @@ class Tenants:
         self._check()
         return [row for row in self.kicked if row[0] > after_id - 200]
 
-    def _ban(self, _actor: Actor, user_id: str, reason: str, *, starts_at: float, until: float, repeat: int) -> None:
+    def _ban(
+        self,
+        _actor: Actor,
+        user_id: str,
+        reason: str,
+        *,
+        starts_at: float,
+        until: float,
+        repeat: int,
+        account: str,
+        api_key: str,
+        session_id: str,
+        is_for_all: bool,
+    ) -> None:
         self._check()
         if user_id not in self.users:
             raise NotVisible("there is no such user")
         self.bans.append((user_id, reason, starts_at, until, repeat))
-        standing = max(until, self.users[user_id].banned_until)
-        self.change(user_id, banned_until=standing, bans=self.users[user_id].bans + 1)
+        self.blamed.append((account, api_key, session_id, is_for_all))
+        user = self.users[user_id]
+        if is_for_all:
+            standing: dict[str, Any] = {"banned_until": max(until, user.banned_until), "ban_reason": reason}
+        else:
+            row = SourceBan(ban_source(account, api_key), reason, until, earned_by(account, api_key, session_id))
+            standing = {"source_bans": (*user.source_bans, row)}
+        self.change(user_id, bans=user.bans + 1, **standing)
 
     def add(self, amounts: Mapping[str, Amount]) -> dict[str, int]:
         self._check()

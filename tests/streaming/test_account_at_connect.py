@@ -1,10 +1,13 @@
 """A terminal that says at connect which MT5 account it runs: ``?account=<login>``."""
 
 import dataclasses
+import math
 
 import pytest
 
+from proto.gateway.v1 import control_pb2
 from streaming.admission import AdmissionRefused
+from tests.streaming.core.cast import ticks
 from tests.streaming.shell_cast import ALICE, BOB, Process, Tenants, token_of, upgrade
 
 
@@ -20,10 +23,75 @@ async def test_account_that_is_named_counts_as_seen_from_the_start(process: Proc
     assert process.fleet.live._row(bob.connection).accounts == ["1001"]
 
 
-async def test_terminal_that_names_none_is_let_in_without(process: Process) -> None:
-    for query in ("stream=s1", "stream=s2&account="):
-        bob = await process.connect(query=query)
-        assert bob.connection.account == "" and bob.connection.session.accounts == set()
+@pytest.mark.parametrize("query", ["stream=s1", "stream=s1&account="])
+@pytest.mark.parametrize(
+    ("accounts", "meant"), [({"1001"}, {"1001"}), ({"1001", "1002"}, set()), (set(), set())], ids=["one", "two", "none"]
+)
+async def test_terminal_that_names_none_is_let_in_for_the_only_one_there_is(
+    process: Process, tenants: Tenants, query: str, accounts: set[str], meant: set[str]
+) -> None:
+    tenants.change("bob", accounts=frozenset(accounts))
+    bob = await process.connect(query=query)
+    assert (bob.connection.account, bob.connection.session.accounts) == ("", meant)
+    bob.send(payload=ticks(account=""))
+    assert [nack.code for nack in bob.heard("Nack")] == ([] if meant else ["account_unknown"])
+
+
+# --- A key that is bound to one account -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(tenants: Tenants) -> dict[str, float]:
+    """Bob has two accounts and a key."""
+    keys = {"7": math.inf, "8": math.inf}
+    tenants.change("bob", accounts=frozenset({"1001", "1002"}), api_keys=keys, connection_limit=5)
+    return keys
+
+
+@pytest.mark.parametrize("query", ["stream=s1", "stream=s1&account=1002", "stream=s1&account="])
+async def test_bound_key_is_all_that_a_terminal_needs(
+    process: Process, tenants: Tenants, two: dict[str, float], query: str
+) -> None:
+    bob = await process.connect(token_of(api_key="7", account="1002"), query=query)
+    assert (bob.connection.account, bob.connection.session.accounts) == ("1002", {"1002"})
+    assert process.fleet.live._row(bob.connection).accounts == ["1002"]
+    # The client is told of no other either, now and after a change.
+    tenants.change("bob", message_rate_limit=20.0)
+    await process.poll()
+    told = [bob.heard("Welcome")[0].policy, *bob.heard("Policy")]
+    assert [list(policy.accounts) for policy in told] == [["1002"], ["1002"]]
+    bob.send(payload=ticks(account=""), sequence=1)
+    bob.send(payload=ticks(account="1001"), sequence=2)
+    assert [(nack.sequence, nack.code) for nack in bob.heard("Nack")] == [(2, "account_unknown")]
+
+
+async def test_bound_key_opens_no_connection_for_another_account(process: Process, two: dict[str, float]) -> None:
+    for account in ("1001", "9999"):
+        answer = await process.ask(upgrade(token_of(api_key="7", account="1002"), query=f"account={account}"))
+        assert (answer.status, answer.body["code"]) == (403, "account_not_allowed")
+        assert "bound to MT5 account 1002" in answer.body["detail"]
+    assert process.runtime.registry.held_by_user("bob") == 0
+
+
+async def test_bound_key_opens_nothing_once_its_account_is_gone(
+    process: Process, tenants: Tenants, two: dict[str, float]
+) -> None:
+    bob = await process.connect(token_of(api_key="7", account="1002"))
+    tenants.change("bob", accounts=frozenset({"1001"}))
+    await process.poll()
+    assert bob.close_code == 4506
+    answer = await process.ask(upgrade(token_of(api_key="7", account="1002")))
+    assert (answer.status, answer.body["code"]) == (403, "account_not_allowed")
+
+
+@pytest.mark.parametrize(("account", "is_taken"), [("1002", True), ("", True), ("1001", False)])
+async def test_refresh_takes_no_token_that_is_bound_to_another_account(
+    process: Process, two: dict[str, float], account: str, is_taken: bool
+) -> None:
+    bob = await process.connect(token_of(api_key="7", account="1002"))
+    bob.send("gateway.refresh", control_pb2.Refresh(token=token_of(api_key="8", account=account)))
+    assert [nack.code for nack in bob.heard("Nack")] == ([] if is_taken else ["token_invalid"])
+    assert bob.close_code == 0
 
 
 @pytest.mark.parametrize("account", ["1002", "10011", "100", "-1", "x" * 500, "%00"])

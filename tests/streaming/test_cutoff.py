@@ -426,7 +426,7 @@ async def test_each_ban_of_a_day_is_longer_than_the_one_before(process: Process,
         bob.leave()
         lengths.append(tenants.bans[-1][3] - tenants.bans[-1][2])
         process.fleet.cutoff.heard_unban("bob", time.time())
-        tenants.change("bob", banned_until=0.0)
+        tenants.change("bob", banned_until=0.0, source_bans=())
         await process.poll()
     assert [row[4] for row in tenants.bans] == [1, 2, 3]
     assert lengths[0] < lengths[1] < lengths[2]
@@ -434,9 +434,9 @@ async def test_each_ban_of_a_day_is_longer_than_the_one_before(process: Process,
 
 async def test_mostly_invalid_messages_are_found_by_the_look_once_a_second(process: Process) -> None:
     [bob, alice] = [await process.connect(), await process.connect(token_of("alice"))]
-    conduct = bob.connection.entry.conduct
+    conduct = bob.connection.session.conduct
     conduct.messages, conduct.errors = 1_000, 510
-    alice.connection.entry.conduct.messages = 1_000
+    alice.connection.session.conduct.messages = 1_000
     now = time.monotonic()
     for second in range(6):
         assert codes(bob) == [0]
@@ -448,7 +448,7 @@ async def test_mostly_invalid_messages_are_found_by_the_look_once_a_second(proce
 async def test_flooding_user_is_let_go(process: Process, above: int, code: int) -> None:
     [bob, alice] = [await process.connect(), await process.connect(token_of("alice"))]
     beyond = int(FLOOD_FACTOR * BOB.message_rate_limit * WINDOW) + above
-    conduct = bob.connection.entry.conduct
+    conduct = bob.connection.session.conduct
     conduct.messages, conduct.over_rate = beyond + 100, beyond
     process.fleet.cutoff.judge(time.monotonic())
     assert codes(bob, alice) == [code, 0]

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from events.models import OutboxEvent
 from streaming import access as access_module
 from streaming import quotas as quotas_module
-from tenants.models import ActivePair, CompanyOverride
+from tenants.models import ActivePair, CompanyOverride, MT5Account
 from tests.streaming.core.cast import ticks
 from tests.streaming.shell_cast import ALICE, BOB, LIMITS, Live, Process, Tenants, token_of, turns
 from tests.tenants.cast import make_cast
@@ -255,7 +255,7 @@ async def test_messages_above_the_volume_are_refused_by_a_plan_that_says_so(proc
     # It is the company's plan, not the user's conduct.
     for _ in range(40):
         bob.send()
-    assert (bob.close_code, bob.connection.entry.conduct.errors) == (0, 0)
+    assert (bob.close_code, bob.connection.session.conduct.errors) == (0, 0)
     assert bob.connection.session.messages == 1
 
 
@@ -464,6 +464,9 @@ async def test_two_processes_on_a_real_database_add_up_and_tell_once() -> None:
     bob, alpha = str(cast.bob.pk), str(cast.alpha.pk)
     await asyncio.to_thread(CompanyOverride.objects.create, company=cast.alpha, monthly_data_limit=1_000)
     await asyncio.to_thread(ActivePair.objects.create, user=cast.bob, symbol="EURUSD")
+    await asyncio.to_thread(
+        MT5Account.objects.create, company=cast.alpha, owner=cast.bob, login="1001", broker_server="Broker"
+    )
     # Its users are not asked for: the doors of the rooms are the real ones here.
     processes = [Process(Tenants()) for _ in range(2)]
     lives = [

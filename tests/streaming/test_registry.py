@@ -46,7 +46,7 @@ def join(
         session_id=name,
         policy=policy,
         bucket=entry.bucket,
-        conduct=entry.conduct,
+        conduct=entry.conduct.of("", 0.0),
         volume=entry.company.volume,
         peer=peer,
         form=FORMS[PROTOBUF],

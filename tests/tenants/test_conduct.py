@@ -105,6 +105,43 @@ def test_longest_standing_ban_holds(cast: Cast) -> None:
     assert of(cast.bob).banned_until == until[0].timestamp()
 
 
+def test_ban_of_one_source_leaves_the_user_and_says_who_earned_it(cast: Cast) -> None:
+    key = access.create_api_key(SYSTEM, cast.bob, "VPS")[1]
+    now = time.time()
+    for place, (account, api_key) in enumerate([("1001", str(key.pk)), ("", str(key.pk)), ("", "")]):
+        access.ban(
+            SYSTEM, str(cast.bob.pk), "errors", starts_at=now + place, until=now + 60, repeat=1,
+            account=account, api_key=api_key, session_id="c0ffee", is_for_all=False,
+        )  # fmt: skip
+    bob = of(cast.bob)
+    assert (bob.banned_until, bob.bans) == (0.0, 3)
+    assert {(ban.source, ban.earned_by) for ban in bob.source_bans} == {
+        ("account 1001", "MT5 account 1001, connection c0ffee"),
+        (f"key {key.pk}", f"API key {key.prefix}…, connection c0ffee"),
+        ("", "connection c0ffee"),
+    }
+    assert {ban.reason for ban in bob.source_bans} == {"errors"}
+    told_of = told("user-activity")[-1].detail
+    assert (told_of["session_id"], told_of["account"], told_of["is_for_all"]) == ("c0ffee", "", "no")
+    # The next one is for all, and says whose it was.
+    ban = access.ban(
+        SYSTEM, str(cast.bob.pk), "errors", starts_at=now + 9, until=now + 60, repeat=4, account="1001", session_id="9"
+    )
+    assert (of(cast.bob).banned_until, of(cast.bob).ban_earned_by) == (
+        ban.until.timestamp(),
+        "MT5 account 1001, connection 9",
+    )
+    access.lift_bans(SYSTEM, str(cast.bob.pk))
+    assert (of(cast.bob).source_bans, of(cast.bob).banned_until) == ((), 0.0)
+
+
+def test_key_of_somebody_else_is_not_named_in_a_ban(cast: Cast) -> None:
+    key = access.create_api_key(SYSTEM, cast.charlie, "VPS")[1]
+    now = time.time()
+    row = access.ban(SYSTEM, str(cast.bob.pk), "errors", starts_at=now, until=now + 9, repeat=1, api_key=str(key.pk))
+    assert row.api_key is None
+
+
 def test_moment_of_the_last_lifting_is_known(cast: Cast) -> None:
     assert of(cast.bob).lifted_at == 0.0
     ban_for(cast.bob, 60)

@@ -115,7 +115,8 @@ def test_user_is_shown_with_pairs_accounts_and_keys_and_no_secret(cast: Cast) ->
     new, second = access.rotate_api_key(acts.SYSTEM, first)
     revoked = acts.new_key(cast.bob, "old", scope="read")
     access.revoke_api_keys(acts.SYSTEM, ApiKey.objects.filter(prefix=revoked[:12]))
-    expired = acts.new_key(cast.bob, "short", expires_at=timezone.now())
+    account = MT5Account.objects.get()
+    expired = access.create_api_key(acts.SYSTEM, cast.bob, "short", expires_at=timezone.now(), account=account)[0]
     found = as_json("user", "show", "bob")
     assert found == {
         "username": "bob",
@@ -123,13 +124,14 @@ def test_user_is_shown_with_pairs_accounts_and_keys_and_no_secret(cast: Cast) ->
         "role": "trader",
         "is_active": True,
         "banned_until": None,
+        "source_bans": [],
         "pairs": ["EURUSD"],
         "accounts": [{"login": "1", "broker_server": "B", "is_active": False}],
         "keys": [
-            {"prefix": clear[:12], "scope": "stream", "state": "replaced"},
-            {"prefix": new[:12], "scope": "stream", "state": "active"},
-            {"prefix": revoked[:12], "scope": "read", "state": "revoked"},
-            {"prefix": expired[:12], "scope": "stream", "state": "expired"},
+            {"prefix": clear[:12], "account": None, "scope": "stream", "state": "replaced"},
+            {"prefix": new[:12], "account": None, "scope": "stream", "state": "active"},
+            {"prefix": revoked[:12], "account": None, "scope": "read", "state": "revoked"},
+            {"prefix": expired[:12], "account": "1", "scope": "stream", "state": "expired"},
         ],
     }
     text = run("user", "show", "bob")
@@ -138,11 +140,23 @@ def test_user_is_shown_with_pairs_accounts_and_keys_and_no_secret(cast: Cast) ->
         "EURUSD",
         "1 at B (disabled)",
         f"{clear[:12]}… stream, replaced",
+        f"{expired[:12]}… stream for 1, expired",
         "not banned",
     ):
         assert part in text
     for secret in (second.digest, cast.bob.password, clear[13:]):
         assert secret not in text + json.dumps(found)
+
+
+@pytest.mark.django_db
+def test_ban_of_one_account_is_shown_beside_the_users_own(cast: Cast) -> None:
+    row = make_ban(cast.bob, is_for_all=False, account="1001", session_id="c0ffee")
+    found = as_json("user", "show", "bob")
+    assert found["banned_until"] is None
+    shown = {"account": "1001", "api_key": "", "session_id": "c0ffee", "until": row.until.isoformat()}
+    assert found["source_bans"] == [shown]
+    assert f"1001 until {row.until.isoformat()}, by connection c0ffee" in run("user", "show", "bob")
+    assert as_json("user", "unban", "bob")["source_bans"] == []
 
 
 @pytest.mark.django_db

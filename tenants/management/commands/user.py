@@ -40,18 +40,33 @@ class Command(BaseCommand):
 def _describe(actor: Actor, user: User) -> dict[str, Any]:
     now = timezone.now()
     standing = visible(actor, Ban).filter(user=user, lifted_at__isnull=True, until__gt=now)
-    banned_until = standing.aggregate(until=Max("until"))["until"]
+    banned_until = standing.filter(is_for_all=True).aggregate(until=Max("until"))["until"]
     return {
         "username": user.username,
         "company": None if user.company is None else user.company.slug,
         "role": user.role,
         "is_active": user.is_active,
         "banned_until": None if banned_until is None else banned_until.isoformat(),
+        # Those of one source, which keep nobody else out.
+        "source_bans": [
+            {
+                "account": ban.account,
+                "api_key": ban.api_key.prefix if ban.api_key is not None else "",
+                "session_id": ban.session_id,
+                "until": ban.until.isoformat(),
+            }
+            for ban in standing.filter(is_for_all=False).select_related("api_key")
+        ],
         "pairs": list(visible(actor, ActivePair).filter(user=user).values_list("symbol", flat=True)),
         "accounts": list(visible(actor, MT5Account).filter(owner=user).values("login", "broker_server", "is_active")),
         "keys": [
-            {"prefix": key.prefix, "scope": key.scope, "state": _state(key)}
-            for key in visible(actor, ApiKey).filter(user=user).order_by("pk")
+            {
+                "prefix": key.prefix,
+                "account": key.account.login if key.account is not None else None,
+                "scope": key.scope,
+                "state": _state(key),
+            }
+            for key in visible(actor, ApiKey).filter(user=user).select_related("account").order_by("pk")
         ],
     }
 
@@ -74,7 +89,12 @@ def _text(found: dict[str, Any]) -> str:
     ]
     for account in found["accounts"] or [None]:
         lines.append(f"  account       {_account(account)}")
-    lines += [f"  key           {key['prefix']}… {key['scope']}, {key['state']}" for key in found["keys"]]
+    for ban in found["source_bans"]:
+        whose = ban["account"] or ban["api_key"] or "no account and no key"
+        lines.append(f"  banned        {whose} until {ban['until']}, by connection {ban['session_id'] or 'unknown'}")
+    for key in found["keys"]:
+        bound = f" for {key['account']}" if key["account"] else ""
+        lines.append(f"  key           {key['prefix']}… {key['scope']}{bound}, {key['state']}")
     return "\n".join(lines)
 
 

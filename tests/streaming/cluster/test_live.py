@@ -53,7 +53,7 @@ async def test_connection_is_in_the_list_from_its_opening_to_its_end(process: Pr
     [row] = live_connections()
     assert (row.session_id, row.process) == (session.session_id, process.fleet.link.process_id)
     assert (row.user_id, row.username, row.company_id, row.address) == ("bob", "bob", "alpha", "192.0.2.7")
-    assert (row.state, row.messages, row.in_flight, row.stream_id, row.accounts) == ("idle", 0, 0, "s1", [])
+    assert (row.state, row.messages, row.in_flight, row.stream_id, row.accounts) == ("idle", 0, 0, "s1", ["1001"])
     assert row.opened_at == bob.connection.opened_at <= row.seen_at
     bob.leave()
     await process.fleet.live.flush()

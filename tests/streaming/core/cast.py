@@ -86,6 +86,8 @@ class Terminal:
         heard: int | None = None,
         form: str = PROTOBUF,
         in_flight_limit: int = 40_000,
+        account: str = "",
+        is_bound: bool = False,
     ) -> None:
         self.sink = MemorySink(self._delivered, self._failed, in_flight_limit=in_flight_limit)
         self.tokens: list[str] = []
@@ -119,6 +121,8 @@ class Terminal:
             stream_id=stream_id,
             position=position,
             heard=heard,
+            account=account,
+            is_bound=is_bound,
         )
         self.now = 0.0
 

@@ -109,7 +109,6 @@ def test_feature_outside_the_plan_is_refused(message_type: str, feature: str) ->
     ("message_type", "payload"),
     [
         ("tick_data", b"\xff\xff"),
-        ("tick_data", b""),
         ("tick_data", ticks(bid=math.nan).SerializeToString()),
         ("tick_data", ticks(bid=math.inf).SerializeToString()),
         ("tick_data", ticks(bid=-math.inf).SerializeToString()),
@@ -165,7 +164,6 @@ def test_unknown_type_is_nacked_and_kept() -> None:
         b"\xff" * 40,
         b"\x0a\xff\xff\xff\xff\x07",
         b"\x0a\x02\xff\xfe",
-        "",
         "{",
         "[" * 60_000,
         '{"message_type":1}',

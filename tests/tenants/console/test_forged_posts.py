@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 FORM_FIELDS: dict[type[Model], frozenset[str]] = {
     **COMPANY_WRITABLE,
     User: COMPANY_WRITABLE[User] - {"password"},
-    ApiKey: frozenset({"user", "name", "scope", "expires_at"}),
+    ApiKey: frozenset({"account", "user", "name", "scope", "expires_at"}),
 }
 ADDED: dict[type[Model], dict[str, Any]] = {
     User: {"username": "dora", "email": "dora@alpha.example"},

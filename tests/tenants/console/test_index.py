@@ -6,10 +6,11 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from tenants.models import ActivePair, Company, MT5Account, User
+from tenants.models import ActivePair, ApiKey, Company, MT5Account, User
 from tests.tenants import acts
 from tests.tenants.cast import Cast, make_trader, tier
 from tests.tenants.console.conftest import client_of
+from tests.tenants.console.forms import fill_in
 
 pytestmark = pytest.mark.django_db
 
@@ -45,6 +46,37 @@ def test_steps_of_a_new_company_are_done_one_after_the_other(new_admin: User, ca
     MT5Account.objects.filter(pk=account.pk).update(is_online=True, last_seen_at=timezone.now())
     assert done(client) == [True] * 5
     assert "Everything is set up" in client.get("/admin/").content.decode()
+
+
+@pytest.fixture
+def lone_admin(db: None) -> User:
+    """Of a company whose plan has one user."""
+    company = Company.objects.create(name="Solo", slug="solo", tier=tier("FREE"))
+    return User.objects.create_user("solo.ana", company=company, role=User.Role.COMPANY_ADMIN)
+
+
+def test_plan_for_one_user_begins_with_the_admins_own_account(lone_admin: User, cast: Cast) -> None:
+    client = client_of(lone_admin)
+    assert done(client) == [True, False, False, False, False]
+    text = client.get("/admin/").content.decode()
+    section = text[text.index("console-steps") : text.index("</ol>")]
+    assert "The plan has one user: you." in section and "Invite a user" not in section
+    links = re.findall(r'href="([^"]+)"', section)
+    assert links[0] == links[2] == f"/admin/tenants/user/{lone_admin.pk}/change/"
+    # Every step can be done: what its page offers is a form with a button.
+    for link in links[1:4]:
+        assert 'name="_save"' in client.get(link).content.decode(), link
+    assert fill_in(client, links[1], login="1001", broker_server="B").status_code == 302
+    assert MT5Account.objects.get(login="1001").owner == lone_admin
+    assert fill_in(client, links[2], pairs="EURUSD").status_code == 302
+    assert fill_in(client, links[3], name="VPS").status_code == 200
+    key = ApiKey.objects.get()
+    assert (key.user, key.account and key.account.login) == (lone_admin, "1001")
+    assert done(client) == [True, True, True, True, False]
+
+
+def test_larger_plan_of_one_admin_still_begins_with_an_invitation(new_admin: User) -> None:
+    assert "Invite a user" in client_of(new_admin).get("/admin/").content.decode()
 
 
 def test_each_step_leads_to_a_page(new_admin: User) -> None:

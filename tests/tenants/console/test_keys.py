@@ -11,10 +11,10 @@ from django.utils import timezone
 from tenants import access, api_keys
 from tenants.access import Actor
 from tenants.api_keys import KEY_FORM, user_of_api_key
-from tenants.models import ApiKey, AuditEntry, User
+from tenants.models import ApiKey, AuditEntry, MT5Account, User
 from tests.tenants import acts
 from tests.tenants.cast import Cast
-from tests.tenants.console.forms import errors_of, fill_in, page, run_action
+from tests.tenants.console.forms import errors_of, fields_of, fill_in, page, run_action
 
 pytestmark = pytest.mark.django_db
 
@@ -127,3 +127,107 @@ def test_page_of_a_user_lists_their_keys_without_the_digest(cast: Cast, client: 
     text = client.get(page(User, "change", cast.bob.pk)).content.decode()
     assert "VPS Jakarta" in text and key not in text and ApiKey.objects.get().digest not in text
     assert re.search(rf"/admin/tenants/apikey/add/\?user={cast.bob.pk}", text)
+
+
+# --- A key for one account --------------------------------------------------------------------------------------------
+
+
+def account_of(owner: User, login: str = "1001") -> MT5Account:
+    assert owner.company is not None
+    return MT5Account.objects.create(login=login, broker_server="B", company=owner.company, owner=owner)
+
+
+def test_account_is_offered_first_and_says_whose_key_it_is(cast: Cast, client: Client) -> None:
+    account, path = account_of(cast.bob), page(ApiKey, "add")
+    text = client.get(path).content.decode()
+    assert text.index("field-account") < text.index("field-user") < text.index("field-name")
+    answer = fill_in(client, path, account=account.pk, user=None, name="VPS")
+    assert (ApiKey.objects.get().account, ApiKey.objects.get().user) == (account, cast.bob)
+    shown = answer.content.decode()
+    assert "1001@B alone" in shown and "ws://testserver/ws/mt5</code>" in shown and "?account=" not in shown
+
+
+def test_key_for_no_account_shows_the_address_of_each(cast: Cast, client: Client) -> None:
+    account_of(cast.bob), account_of(cast.bob, "1002")
+    text = fill_in(client, page(ApiKey, "add"), account="", user=cast.bob.pk, name="VPS").content.decode()
+    assert "ws://testserver/ws/mt5?account=1001" in text and "ws://testserver/ws/mt5?account=1002" in text
+
+
+@pytest.mark.parametrize(("number", "chosen"), [(0, False), (1, True), (2, False)])
+def test_only_account_there_is_is_chosen_beforehand(cast: Cast, client: Client, number: int, chosen: bool) -> None:
+    for place in range(number):
+        account_of(cast.bob, str(place))
+    MT5Account.objects.create(login="9", broker_server="B", company=cast.alpha, owner=cast.alice)
+    fields = fields_of(client, f"{page(ApiKey, 'add')}?user={cast.bob.pk}")
+    assert bool(fields.get("account")) == chosen
+
+
+def test_page_of_an_account_leads_to_a_key_for_it(cast: Cast, client: Client) -> None:
+    account = account_of(cast.bob)
+    account_of(cast.alice, "2")
+    link = f"{page(ApiKey, 'add')}?account={account.pk}"
+    assert link in client.get(page(MT5Account, "change", account.pk)).content.decode()
+    assert fields_of(client, link)["account"] == str(account.pk)
+
+
+def test_account_and_user_that_do_not_belong_together_are_refused(cast: Cast, client: Client) -> None:
+    account, path = account_of(cast.bob), page(ApiKey, "add")
+    assert "belongs to bob" in errors_of(fill_in(client, path, account=account.pk, user=cast.alice.pk, name="V"))
+    assert "Choose the MT5 account" in errors_of(fill_in(client, path, account="", user="", name="V"))
+    assert not ApiKey.objects.exists()
+
+
+def test_disabled_account_is_not_offered(cast: Cast, client: Client) -> None:
+    account = account_of(cast.bob)
+    MT5Account.objects.update(is_active=False)
+    assert "valid choice" in errors_of(fill_in(client, page(ApiKey, "add"), account=account.pk, name="V"))
+
+
+def test_company_admin_finds_no_account_of_another_company(cast: Cast, alice_client: Client) -> None:
+    theirs = account_of(cast.charlie, "777000777")
+    text = alice_client.get(f"{page(ApiKey, 'add')}?account={theirs.pk}").content.decode()
+    assert "777000777" not in text
+    answer = fill_in(alice_client, page(ApiKey, "add"), account=theirs.pk, name="V")
+    assert "valid choice" in errors_of(answer)
+
+
+def test_list_and_page_of_a_key_name_its_account(cast: Cast, client: Client) -> None:
+    access.create_api_key(acts.SYSTEM, cast.bob, "VPS", account=account_of(cast.bob, "5012345"))
+    for path in (page(ApiKey, "changelist"), page(ApiKey, "change", ApiKey.objects.get().pk)):
+        assert "5012345@B" in client.get(path).content.decode()
+
+
+# --- Has the terminal come online? ------------------------------------------------------------------------------------
+
+
+def seen(client: Client, key: ApiKey) -> tuple[str, str]:
+    answer = client.get(page(ApiKey, "seen", key.pk))
+    assert answer["Cache-Control"] == "no-store"
+    return answer.json()["state"], answer.json()["text"]
+
+
+@pytest.mark.parametrize("is_bound", [True, False])
+def test_page_of_a_new_key_says_when_its_terminal_comes_online(cast: Cast, client: Client, is_bound: bool) -> None:
+    account, other = account_of(cast.bob), account_of(cast.bob, "1002")
+    # Online since long ago, by another key.
+    MT5Account.objects.update(is_online=True, last_seen_at=timezone.now() - timedelta(hours=1))
+    text = fill_in(
+        client, page(ApiKey, "add"), account=account.pk if is_bound else "", user=cast.bob.pk, name="V"
+    ).content.decode()
+    key = ApiKey.objects.get()
+    assert page(ApiKey, "seen", key.pk) in text and "nobody has used this key yet" in text
+    assert seen(client, key)[0] == "waiting"
+    ApiKey.objects.update(last_used_at=timezone.now())
+    assert seen(client, key)[0] == "token"
+    MT5Account.objects.filter(pk=other.pk).update(last_seen_at=timezone.now())
+    assert seen(client, key)[0] == ("token" if is_bound else "online")
+    MT5Account.objects.filter(pk=account.pk).update(last_seen_at=timezone.now())
+    state, words = seen(client, key)
+    assert state == "online" and "is online" in words and ("1001" in words or not is_bound)
+
+
+def test_another_terminal_of_the_user_is_not_taken_for_the_new_one(cast: Cast, client: Client) -> None:
+    account = account_of(cast.bob)
+    acts.new_key(cast.bob, "V")
+    MT5Account.objects.filter(pk=account.pk).update(is_online=True, last_seen_at=timezone.now())
+    assert seen(client, ApiKey.objects.get())[0] == "waiting"

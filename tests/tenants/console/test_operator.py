@@ -1,18 +1,21 @@
 """The admin as an operator has it: all of it; and as those have it for whom it is not."""
 
 import re
+from typing import Any
 
 import pytest
 from django.contrib import admin
 from django.db.models import Model
 from django.test import Client
 
+from tenants import access
 from tenants.models import Ban, Company, CompanyOverride, SubscriptionTier, User
 from tests.tenants import acts
+from tests.tenants.acts import SYSTEM
 from tests.tenants.cast import Cast, tier
 from tests.tenants.console.conftest import client_of
 from tests.tenants.console.forms import errors_of, fill_in, page, run_action
-from tests.tenants.rows import Rows
+from tests.tenants.rows import Rows, make_ban
 
 pytestmark = pytest.mark.django_db
 MODELS: list[type[Model]] = sorted(
@@ -174,6 +177,28 @@ def test_operator_bans_for_a_time_and_lifts(cast: Cast, operator_client: Client)
     assert (ban.until - ban.starts_at).total_seconds() == pytest.approx(86_400)
     run_action(operator_client, Ban, "lift", ban)
     assert Ban.objects.get().lifted_by == "operator"
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept_out", "earned_by"),
+    [
+        ({"is_for_all": True}, "all connections", "–"),
+        ({"account": "5012345", "session_id": "c0ffee"}, "MT5 account 5012345", "connection c0ffee"),
+        ({"account": "5012345", "is_for_all": True}, "all connections", "MT5 account 5012345"),
+        ({"session_id": "c0ffee"}, "connections without account and key", "connection c0ffee"),
+        ({"api_key": True}, "API key gwk_", "API key gwk_"),
+    ],
+)
+def test_list_of_bans_says_who_is_kept_out_and_whose_messages_they_were(
+    cast: Cast, operator_client: Client, fields: dict[str, Any], kept_out: str, earned_by: str
+) -> None:
+    key = access.create_api_key(SYSTEM, cast.bob, "VPS")[1]
+    values = {"is_for_all": False, **fields, **({"api_key": key} if "api_key" in fields else {})}
+    ban = make_ban(cast.bob, **values)
+    text = operator_client.get(page(Ban, "changelist")).content.decode()
+    columns = dict(re.findall(r'<td class="field-(scope|earned_by)">([^<]*)', text))
+    assert kept_out in columns["scope"] and earned_by in columns["earned_by"]
+    assert operator_client.get(page(Ban, "change", ban.pk)).status_code == 200
 
 
 def test_operator_does_not_delete_a_plan_that_is_in_use(cast: Cast, operator_client: Client) -> None:
