@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import structlog
 
 from streaming.access import AccessDirectory, AccessUnavailable
+from streaming.core.codes import NoticeCode
 from streaming.registry import CompanyEntry, Connection, Registry
 from usage import recording
 from usage.recording import NOTICE_PERCENT, Amount
@@ -142,7 +143,7 @@ def tell(connection: Connection) -> None:
     """Says how much of the month's volume the company has used, where that is worth saying."""
     company = connection.entry.company
     if company.noticed:
-        code = "quota_reached" if company.noticed == 100 else "quota_80_percent"
+        code = NoticeCode.QUOTA_REACHED if company.noticed == 100 else NoticeCode.QUOTA_80_PERCENT
         refused = "messages are refused until the next one" if company.volume.is_exhausted else "messages go on"
         reason = (
             f"{company.noticed} % of the company's data volume of this month is used; it begins anew with the month"

@@ -7,7 +7,7 @@ acknowledgement passes over its sequence.
 from typing import TYPE_CHECKING, cast
 
 from streaming.core.breaker import Conduct
-from streaming.core.codes import KEPT_REFUSALS, CloseCode, NackAction, NackCode
+from streaming.core.codes import KEPT_REFUSALS, CloseCode, NackAction, NackCode, NoticeCode
 from streaming.core.context import SessionContext
 from streaming.core.control import ControlBuckets
 from streaming.core.errors import MessageRefused
@@ -44,11 +44,14 @@ class Answering(Voice):
         form: ReplyForm,
         position: StreamPosition,
         heard: int | None,
+        account: str,
+        is_bound: bool,
         endpoint: str,
     ) -> None:
         super().__init__(
-            context, session_id=session_id, policy=policy, peer=peer, form=form, position=position, heard=heard
-        )
+            context, session_id=session_id, policy=policy, peer=peer, form=form, position=position, heard=heard,
+            account=account, is_bound=is_bound,
+        )  # fmt: skip
         # Shared by all sessions of the user in this process.
         self.bucket = bucket
         self.conduct = conduct
@@ -77,6 +80,7 @@ class Answering(Voice):
             ("company_id", policy.company_id.encode()),
             ("session_id", session_id.encode()),
             ("endpoint", endpoint.encode()),
+            *((("account", account.encode()),) if account else ()),
         ]
 
     @property
@@ -112,7 +116,7 @@ class Answering(Voice):
             reason = f"sequence {position.expected} was expected: those up to {sequence - 1} count as never sent"
             detail = {"expected": str(position.expected), "sequence": str(sequence)}
             position.jump(sequence)
-            self.notice("sequence_jump", reason, detail)
+            self.notice(NoticeCode.SEQUENCE_JUMP, reason, detail)
         elif arrival is Arrival.DUPLICATE or arrival is Arrival.REFUSED:
             self.context.counts.duplicates += 1
             self.flush_ack(repeat=True)
@@ -146,7 +150,9 @@ class Answering(Voice):
         self.ack_sent = 0
         self.context.on_restart(self._session)
         reason = f"the stream was known up to {known} and begins anew: records carry another stream_writer from now on"
-        self.notice("stream_restarted", reason, {"acknowledged": str(known), "stream_writer": self.stream_writer})
+        self.notice(
+            NoticeCode.STREAM_RESTARTED, reason, {"acknowledged": str(known), "stream_writer": self.stream_writer}
+        )
 
     def hear(self, sequence: int) -> None:
         """The client says that it has heard every answer up to and including ``sequence``."""

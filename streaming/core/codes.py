@@ -60,6 +60,17 @@ class NackCode(StrEnum):
     TOKEN_INVALID = "token_invalid"  # noqa: S105 (a code, not a token)
 
 
+class NoticeCode(StrEnum):
+    """What a client is told of that loses nothing."""
+
+    PAIR_NOT_ACTIVE = "pair_not_active"
+    NO_PRICE = "no_price"
+    QUOTA_80_PERCENT = "quota_80_percent"
+    QUOTA_REACHED = "quota_reached"
+    STREAM_RESTARTED = "stream_restarted"
+    SEQUENCE_JUMP = "sequence_jump"
+
+
 class NackAction(IntEnum):
     """What a client may do with a refused sequence; numbers as in ``control.proto``."""
 

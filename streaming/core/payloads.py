@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from google.protobuf.message import DecodeError
 
 from proto.gateway.v1 import payloads_pb2
-from streaming.core.codes import NackCode
+from streaming.core.codes import NackCode, NoticeCode
 from streaming.core.errors import MessageRefused
 from streaming.core.policy import UserPolicy
 
@@ -37,7 +37,7 @@ class PayloadNotes(Protocol):
     # Whether messages may be for ``account`` alone, which is the only one of the policy then.
     is_bound: bool
 
-    def filtered(self, code: str, reason: str, symbols: set[str]) -> None:
+    def filtered(self, code: NoticeCode, reason: str, symbols: set[str]) -> None:
         """Ticks of these symbols were taken out of a batch for this reason; the batch goes on without them."""
 
 
@@ -122,10 +122,10 @@ def _kept(ticks: Any, active: frozenset[str], notes: PayloadNotes) -> list[paylo
         )
     if inactive:
         reason = "ticks of pairs that are not active for the user are taken out of the batch"
-        notes.filtered("pair_not_active", reason, inactive)
+        notes.filtered(NoticeCode.PAIR_NOT_ACTIVE, reason, inactive)
     if priceless:
         reason = "ticks whose bid and ask are 0 have no price and are taken out of the batch"
-        notes.filtered("no_price", reason, priceless)
+        notes.filtered(NoticeCode.NO_PRICE, reason, priceless)
     return kept
 
 

@@ -3,7 +3,7 @@
 from google.protobuf.message import Message
 
 from proto.gateway.v1 import control_pb2
-from streaming.core.codes import CloseCode, NackCode
+from streaming.core.codes import CloseCode, NackCode, NoticeCode
 from streaming.core.context import SessionContext
 from streaming.core.errors import MessageRefused
 from streaming.core.policy import UserPolicy, policy_message
@@ -12,7 +12,7 @@ from streaming.core.refused import Refusal
 from streaming.core.replies import ReplyForm, disconnect_message, nack_message, welcome_message
 from streaming.core.stream import StreamPosition
 
-# Inactive pairs a client is told of once each, for one connection.
+# Pairs whose ticks are taken out, of which a client is told once each, for one connection.
 _NOTICE_LIMIT = 50
 
 
@@ -21,8 +21,8 @@ class Voice:
     None when it did not say."""
 
     __slots__ = (
-        "_noticed", "accounts", "ack_sent", "closed", "context", "form", "heard", "peer", "policy", "position",
-        "session_id", "token_expires_at_ms",
+        "_noticed", "account", "accounts", "ack_sent", "closed", "context", "form", "heard", "is_bound", "peer",
+        "policy", "position", "session_id", "token_expires_at_ms",
     )  # fmt: skip
 
     def __init__(
@@ -35,6 +35,8 @@ class Voice:
         form: ReplyForm,
         position: StreamPosition,
         heard: int | None,
+        account: str,
+        is_bound: bool,
     ) -> None:
         self.context = context
         self.session_id = session_id
@@ -45,11 +47,13 @@ class Voice:
         self.heard = heard
         self.closed = False
         self.ack_sent = position.acknowledged
-        # MT5 logins that messages of this connection were for.
-        self.accounts: set[str] = set()
+        # What messages without an account are for, and the MT5 logins that those of this connection were for.
+        self.account = account or policy.only_account
+        self.is_bound = is_bound
+        self.accounts: set[str] = {self.account} if self.account else set()
         # Unix milliseconds.
         self.token_expires_at_ms = 0
-        self._noticed: set[str] = set()
+        self._noticed: set[tuple[NoticeCode, str]] = set()
 
     # --- The connection ----------------------------------------------------------------------------------------------
 
@@ -86,6 +90,9 @@ class Voice:
             if is_news:
                 self._noticed.clear()
                 self.accounts &= policy.accounts
+                # A second one leaves those that run with what they began with.
+                if self.account not in policy.accounts:
+                    self.account = policy.only_account
                 self.say("gateway.policy", policy_message(policy, self.context.limits))
 
     def end(self, code: CloseCode, reason: str, *, retry_after_ms: int = 0, jitter_ms: int = 0) -> None:
@@ -118,18 +125,16 @@ class Voice:
         reason = f"refused before as {refusal.code}: this sequence is settled"
         self.nack(sequence, MessageRefused(refusal.code, reason, action=refusal.action), kept=refusal.kept)
 
-    def notice(self, code: str, reason: str, detail: dict[str, str]) -> None:
+    def notice(self, code: NoticeCode, reason: str, detail: dict[str, str]) -> None:
         """Tells the client of something that loses nothing."""
         self.say("gateway.notice", control_pb2.Notice(code=code, reason=reason, detail=detail))
 
-    def filtered(self, symbols: set[str]) -> None:
-        """Tells the client once of each pair whose ticks are taken out."""
-        fresh = symbols - self._noticed
+    def filtered(self, code: NoticeCode, reason: str, symbols: set[str]) -> None:
+        """Tells the client once of each pair whose ticks are taken out for this reason."""
+        fresh = {symbol for symbol in symbols if (code, symbol) not in self._noticed}
         if fresh and len(self._noticed) < _NOTICE_LIMIT:
-            self._noticed |= fresh
-            detail = {"symbols": ",".join(sorted(fresh)[:_NOTICE_LIMIT])}
-            reason = "ticks of pairs that are not active for the user are taken out of the batch"
-            self.notice("pair_not_active", reason, detail)
+            self._noticed |= {(code, symbol) for symbol in fresh}
+            self.notice(code, reason, {"symbols": ",".join(sorted(fresh)[:_NOTICE_LIMIT])})
 
     def say(self, message_type: str, payload: Message) -> None:
         if not self.closed:

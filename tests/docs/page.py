@@ -27,7 +27,7 @@ class Page:
                 columns = _cells(line)
                 rows = []
                 self.tables.setdefault(heading, []).append(rows)
-            elif set(line) > set("|-"):
+            elif not set(line) <= set("|-: "):
                 assert rows is not None
                 cells = _cells(line)
                 assert len(cells) == len(columns), f"{heading}: a row of {len(cells)} cells, not {len(columns)}: {line}"

@@ -2,19 +2,21 @@
 
 import ast
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 
 from proto.gateway.v1 import control_pb2, envelope_pb2, payloads_pb2
 from streaming.core.codes import ACTIONS, KEPT_REFUSALS, CloseCode, NackAction, NackCode, NoticeCode
 from streaming.core.control import CONTROL_TYPES
 from streaming.core.payloads import ATTRIBUTE_LIMIT, SYMBOL_LIMIT
 from streaming.core.policy import ConnectionLimits
+from streaming.core.refused import REFUSED_LIMIT
 from streaming.core.routing import build_routes
-from streaming.core.stream import REFUSAL_LIMIT
 from streaming.refusals import REFUSALS
 from tests.docs.page import Page, bare
 
@@ -43,7 +45,7 @@ def _type_of(field: FieldDescriptor) -> str:
     return f"{name} (repeated)" if field.is_repeated else name
 
 
-def _message_tables() -> Iterator[tuple[str, Descriptor]]:
+def _message_tables() -> Iterator[tuple[str, Any]]:
     """Every table that describes a message, with the message."""
     modules = (control_pb2, payloads_pb2)
     for heading in _PAGE.headed("`"):
@@ -54,7 +56,7 @@ def _message_tables() -> Iterator[tuple[str, Descriptor]]:
 
 
 @pytest.mark.parametrize(("heading", "message"), list(_message_tables()), ids=lambda value: str(value))
-def test_table_of_a_message_has_its_fields_numbers_and_types(heading: str, message: Descriptor) -> None:
+def test_table_of_a_message_has_its_fields_numbers_and_types(heading: str, message: Any) -> None:
     written = [(bare(row["field"]), int(row["number"]), row["type"]) for row in _PAGE.table(heading, "field")]
     assert written == [(field.name, field.number, _type_of(field)) for field in message.fields]
 
@@ -121,10 +123,8 @@ def test_final_refusals_of_a_connect_are_named_so() -> None:
 
 
 def test_limits_of_the_plans_are_those_of_the_product() -> None:
-    from tenants.seeds import plan_limits
-
     rows = {row["limit"]: row for row in _PAGE.table("Limits", "FREE")}
-    for tier in plan_limits():
+    for tier in import_module("tenants.migrations.0002_add_tiers").TIERS:
         column = {name: row[tier["code"]] for name, row in rows.items()}
         assert column == {
             "messages a second a user": f"{tier['message_rate_limit']:g}",
@@ -145,7 +145,7 @@ def test_limits_of_a_connection_are_the_defaults() -> None:
         "fragments of one message": settings.GATEWAY_FRAGMENT_LIMIT,
         "WebSocket pings and pongs a second": settings.GATEWAY_CONTROL_FRAME_RATE_LIMIT,
         "seconds until a connection without pong or data ends, after a ping": settings.GATEWAY_PONG_TIMEOUT,
-        "refused sequences that a stream remembers": REFUSAL_LIMIT,
+        "refused sequences that a stream remembers": REFUSED_LIMIT,
         "days that a stream's position is remembered": settings.GATEWAY_POSITION_TTL / 86_400,
     }
     assert written["bytes of one message"] == ConnectionLimits().message_size_limit

@@ -59,7 +59,9 @@ class Bench:
 
     def publish(self, number: int, topic: str, key: bytes = b"bob", size: int = 0, headers: Any = None) -> None:
         value = b"%0*d" % (size, number)
-        self.sink.publish(topic, key, value, (cast(Session, None), number, time.monotonic(), None, len(value), 0), headers)
+        self.sink.publish(
+            topic, key, value, (cast(Session, None), number, time.monotonic(), None, len(value), 0), headers
+        )
 
     @property
     def told(self) -> list[int]:
