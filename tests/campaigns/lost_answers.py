@@ -1,8 +1,8 @@
 """Answers that are lost on the way: no message may be counted as something that it is not.
 
-``python -m tests.campaigns.lost_answers --runs 200 --seed 1`` runs the Python client against two real gateways on a real
-Kafka and Valkey, through a proxy that swallows answers and resets connections; refusals are among the messages, and in
-every second round a gateway is killed. Prints a line a round and exits with 1 when a message was miscounted.
+``python -m tests.campaigns.lost_answers --runs 200 --seed 1`` runs the Python client against two real gateways on a
+real Kafka and Valkey, through a proxy that swallows answers and resets connections. Refusals are among the messages,
+and in every second round a gateway is killed. Prints a line a round and exits with 1 when a message was miscounted.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 
 from proto.gateway.v1 import envelope_pb2, payloads_pb2
 from tests.campaigns.faulty_proxy import FaultyProxy
-from tests.support.gateway import Gateway, make_template
+from tests.support.gateway import Gateway, clean_environment, manage, seed_template
 from tests.support.kafka import KafkaBroker
 from tests.support.topics import Topics
 from tests.support.valkey import Valkey
@@ -211,7 +211,8 @@ def main() -> int:
             broker = KafkaBroker(folder / "kafka")
             broker.start()
             valkey.start()
-            make_template(folder / "template", users=_CLIENTS_A_ROUND * 4)
+            manage("migrate", "-v0", environment=clean_environment(folder / "template"))
+            seed_template(folder / "template", users=_CLIENTS_A_ROUND * 4)
             topics = Topics(broker.bootstrap)
             wanted = {**topics.settings, "REDIS_URL": valkey.url, "GATEWAY_USER_CONNECT_RATE_LIMIT": "200"}
             for place in range(2):
