@@ -17,7 +17,9 @@ class Page:
         self.text = (_ROOT / path).read_text(encoding="utf-8")
         # Heading -> tables below it, each a list of rows by column name.
         self.tables: dict[str, list[list[Row]]] = {}
-        heading, columns, rows = "", None, None
+        heading = ""
+        columns: list[str] | None = None
+        rows: list[Row] = []
         for line in _FENCE.sub("", self.text).splitlines():
             if found := _HEADING.fullmatch(line):
                 heading, columns = found[1], None
@@ -28,7 +30,6 @@ class Page:
                 rows = []
                 self.tables.setdefault(heading, []).append(rows)
             elif not set(line) <= set("|-: "):
-                assert rows is not None
                 cells = _cells(line)
                 assert len(cells) == len(columns), f"{heading}: a row of {len(cells)} cells, not {len(columns)}: {line}"
                 rows.append(dict(zip(columns, cells, strict=True)))

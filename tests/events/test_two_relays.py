@@ -92,7 +92,7 @@ def test_event_that_commits_behind_a_younger_one_is_published_too(
     assert values_by_key(bootstrap, topic) == {"slow": ["older"], "quick": ["younger"]}
 
 
-def pids(question: str, *arguments: object) -> set[int]:
+def pids(question: str, *arguments: list[int] | str | int) -> set[int]:
     with connection.cursor() as cursor:
         cursor.execute(question, arguments)
         return {pid for (pid,) in cursor.fetchall()}

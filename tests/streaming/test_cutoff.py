@@ -462,7 +462,7 @@ async def test_flood_that_is_spread_over_two_processes_is_found_by_each_in_its_p
     process.fleet.places.process_count = 2
     bob.connection.entry.mirror.part = 0.6
     beyond = int(FLOOD_FACTOR * BOB.message_rate_limit * 0.6 * WINDOW) + above
-    conduct = bob.connection.entry.conduct
+    conduct = bob.connection.session.conduct
     conduct.messages, conduct.over_rate = beyond + 100, beyond
     process.fleet.cutoff.judge(time.monotonic())
     assert codes(bob) == [code]
