@@ -165,9 +165,9 @@ async def test_messages_that_kafka_did_not_take_are_counted(process: Process) ->
 
 async def test_part_of_kafka_that_is_ill_is_shown_while_it_is(process: Process) -> None:
     bob = await process.connect()
+    bob.send("trading_signal", signal(), sequence=1)
     process.sink.make_ill("trading-signals")
     process.sink.make_ill("tick-data", b"alice")
-    bob.send("trading_signal", signal(), sequence=1)
     bob.send(sequence=2)
     process.sink.deliver()
     text = process.runtime.exposition()

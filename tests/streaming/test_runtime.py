@@ -99,9 +99,9 @@ async def test_connection_that_takes_over_is_ended_when_kafka_did_not_take_what_
 
 async def test_partition_that_fails_ends_only_the_connections_that_wait_for_it(process: Process) -> None:
     bob, alice = await process.connect(), await process.connect(token_of("alice"))
-    process.sink.make_ill("tick-data", b"bob")
     for one in (bob, alice):
         one.send(sequence=1)
+    process.sink.make_ill("tick-data", b"bob")
     process.sink.deliver()
     assert (bob.close_code, alice.close_code) == (4003, 0)
     flush(process)
@@ -110,8 +110,8 @@ async def test_partition_that_fails_ends_only_the_connections_that_wait_for_it(p
 
 async def test_message_that_its_topic_refuses_is_settled_and_told_and_the_connection_goes_on(process: Process) -> None:
     bob = await process.connect()
-    process.sink.make_ill("trading-signals")
     bob.send("trading_signal", signal(), sequence=1)
+    process.sink.make_ill("trading-signals")
     bob.send(sequence=2)
     process.sink.deliver()
     flush(process)
