@@ -89,7 +89,7 @@ async def test_refused_messages_use_nothing(process: Process) -> None:
     bob = await process.connect()
     bob.send("nonsense")
     bob.connection.session.receive(b"\xff", time.monotonic(), 0)
-    bob.connection.entry.set_rate(1.0, 0.0)
+    bob.connection.entry.set_rate(1.0)
     for _ in range(3):
         bob.send()
     assert volume_of(bob)[0] == 1
