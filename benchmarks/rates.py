@@ -96,7 +96,7 @@ class Ground:
             arguments = ["manage.py", "gateway", "--port", str(port), "--processes", str(setting.processes)]
             log = self._directory / "gateway.log"
             with Child("gateway", arguments, log, self.environment | routes) as child:
-                wait_until_ready(child, port)
+                wait_until_ready(child, port, 120.0)
                 return asyncio.run(self._run(setting, port, tokens, seconds, reset_every))
 
     async def _run(

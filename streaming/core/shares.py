@@ -14,6 +14,8 @@ from streaming.core.throttle import MirroredBucket
 FRESH = 2.0
 # Seconds between the births of two copies that still count as born together, as when two terminals connect at once.
 _TOGETHER = 2.0
+# Seconds that the others have for finding out that the store is back.
+_PATIENCE = 3.0
 # Seconds over which demand is averaged: a terminal sends in bursts.
 _DEMAND_SPAN = 0.3
 # Seconds without a sign of a process after which its copy is long forgotten.
@@ -77,7 +79,8 @@ class Mirror:
     """Keeps one user's copy in step with the copies of the other processes."""
 
     __slots__ = (
-        "_bucket", "_copy", "_demand", "_made", "_measured", "_offered", "_seen", "_spare", "_spilled", "part",
+        "_bucket", "_copy", "_demand", "_is_missing", "_living", "_made", "_measured", "_offered", "_patient_until",
+        "_seen", "_spare", "_spilled", "part",
     )  # fmt: skip
 
     def __init__(self, bucket: MirroredBucket, now: float) -> None:
@@ -92,6 +95,11 @@ class Mirror:
         # oldest first.
         self._spilled = 0.0
         self._spare: list[tuple[float, float]] = []
+        # Demand by process, of those that share the user's rate now, as far as is known.
+        self._living: dict[str, float] = {}
+        # Whether the last question had no answer, and until when the others have time to find out that there are some.
+        self._is_missing = False
+        self._patient_until = 0.0
         # Of the user's whole demand, what comes to this process: 0.0 to 1.0.
         self.part = 1.0
 
@@ -118,9 +126,17 @@ class Mirror:
         self._bucket.charge(self._unpaid(dues))
         if len(self._seen) > len(others):
             self._seen = {name: seen for name, seen in self._seen.items() if now - seen.heard_at < _SEEN_MEMORY}
-        living = {
-            name: report.demand for name, report in others.items() if report.is_live and store_now - report.at <= FRESH
-        }
+        fresh = {name: report for name, report in others.items() if store_now - report.at <= FRESH}
+        if self._is_missing:
+            self._is_missing = False
+            self._patient_until = now + _PATIENCE
+        # Those who have been without the store as well, and have not found out yet that it is back.
+        unheard = {name: demand for name, demand in self._living.items() if name not in fresh}
+        if now >= self._patient_until or not unheard:
+            unheard = {}
+            self._bucket.release()
+        living = unheard | {name: report.demand for name, report in fresh.items() if report.is_live}
+        self._living = living
         rate, demands = self._bucket.rate, {**living, me: self._demand}
         # An equal part in any case: what is given away beyond the rate is charged with the next reports, and while none
         # come it is at most the rate once more for all processes together.
@@ -130,11 +146,13 @@ class Mirror:
 
     def stand_alone(self) -> None:
         """Nobody can say who else serves the user: all of the rate passes here."""
+        self._living = {}
         self._bucket.share(self._bucket.rate)
         self.part = 1.0
 
     def miss(self) -> None:
         """No answer: where the user sends now is not known; its share of the rate stays."""
+        self._is_missing = True
         self.part = 1.0
 
     def _due(self, name: str, report: Report, store_now: float, now: float) -> tuple[float, float] | None:

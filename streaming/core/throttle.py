@@ -106,9 +106,14 @@ class MirroredBucket(TokenBucket):
         self._spill()
 
     def charge(self, amount: float) -> None:
-        """Takes what other processes have let pass; what was withheld for them pays first, and the rest of that comes
-        back."""
-        self._tokens += self._withheld - amount
+        """Takes what other processes have let pass; what was withheld for them pays first."""
+        paid = min(amount, self._withheld)
+        self._withheld -= paid
+        self._tokens -= amount - paid
+
+    def release(self) -> None:
+        """Takes back what was withheld for the others: they have said what they needed of it."""
+        self._tokens += self._withheld
         self._withheld = 0.0
         self._spill()
 

@@ -240,7 +240,7 @@ async def test_user_over_the_plan_keeps_the_shares_while_valkey_is_away(
     own_valkey.stop()
     # All debts are paid by then.
     for server in servers:
-        server.buckets[bob].charge(server.buckets[bob]._tokens)
+        server.buckets[bob]._tokens = 0.0
     begun, passed = time.monotonic(), 0
     while time.monotonic() - begun < 1.5:
         passed += sum(server.send(bob, 10) for server in servers)

@@ -77,6 +77,8 @@ class Cluster:
             self.store[name] = dataclasses.replace(report, at=self.now)
             others = {other: report for other, report in self.store.items() if other != name}
             self._answers[name] = (server, others, self.now)
+        else:
+            server.mirror.miss()
 
     def answer(self, name: str) -> None:
         if name in self._answers:

@@ -216,7 +216,12 @@ class Flood:
         next_exchange = {name: place * INTERVAL / len(names) for place, name in enumerate(names)}
         while (elapsed := cluster.now - self.rest) < 30.0:
             cluster.now += STEP
-            cluster.cut_off = set(names) if self.outage[0] <= elapsed < self.outage[1] else set()
+            # They find out one after the other that it is back.
+            cluster.cut_off = {
+                name
+                for place, name in enumerate(names)
+                if self.outage[0] <= elapsed < self.outage[1] + (0.5 * place if self.outage[1] else 0.0)
+            }
             for name, weight in zip(names, self.weights, strict=True):
                 if cluster.now >= next_exchange[name]:
                     cluster.exchange(name)
@@ -252,6 +257,8 @@ def test_user_over_the_plan_gets_the_plan_within_five_percent_and_never_less_tha
 def test_user_over_the_plan_gets_at_most_twice_the_plan_while_the_store_is_away(weights: tuple[float, ...]) -> None:
     flood = Flood(weights, outage=(8.0, 18.0)).run()
     assert 0.95 * RATE * 10 <= flood.passed(8.0, 18.0) <= 2.0 * RATE * 10
+    # Afterwards it is the plan again, with no burst and no debt.
+    assert 0.9 * RATE * 3 <= flood.passed(18.0, 21.0) <= 1.1 * RATE * 3
     assert 0.9 * RATE * 8 <= flood.passed(21.0, 29.0) <= 1.1 * RATE * 8
 
 

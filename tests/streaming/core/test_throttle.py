@@ -1,5 +1,6 @@
 """The token bucket at its limit and one above."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,13 +83,16 @@ def test_what_was_left_to_others_who_did_not_use_it_comes_back() -> None:
     bucket = emptied(share=10.0)
     bucket.advance(0.5)
     bucket.charge(0.0)
-    assert [bucket.take(0.5) for _ in range(26)] == [True] * 25 + [False]
+    assert [bucket.take(0.5) for _ in range(6)] == [True] * 5 + [False]
+    bucket.release()
+    assert [bucket.take(0.5) for _ in range(21)] == [True] * 20 + [False]
 
 
 def test_what_was_left_to_others_pays_for_what_they_let_pass() -> None:
     bucket = emptied(share=10.0)
     bucket.advance(0.5)
     bucket.charge(20.0)
+    bucket.release()
     assert [bucket.take(0.5) for _ in range(6)] == [True] * 5 + [False]
 
 
@@ -116,8 +120,16 @@ def test_refill_of_a_full_bucket_is_remembered_as_overflow() -> None:
     assert bucket.take(1.0)
     assert bucket.take(2.0)
     assert bucket.overflow == 99.0
-    bucket.charge(-10.0)
-    assert bucket.overflow == 108.0
+
+
+def test_what_comes_back_to_a_full_bucket_is_overflow_too() -> None:
+    bucket = emptied(share=25.0)
+    # A quarter of the burst is back after half a second, 15 of 30; as much was withheld, and from there it is the rate.
+    bucket.advance(0.6)
+    bucket.advance(1.1)
+    assert bucket.overflow == 0.0
+    bucket.release()
+    assert bucket.overflow == pytest.approx(5.0)
 
 
 def test_change_of_plan_keeps_debts_and_the_proportion_of_the_share() -> None:
