@@ -14,7 +14,7 @@ from whitenoise.storage import CompressedManifestStaticFilesStorage
 COLLECT = "python manage.py collectstatic --noinput"
 
 
-class CollectedFiles(CompressedManifestStaticFilesStorage):
+class CollectedFiles(CompressedManifestStaticFilesStorage):  # type: ignore[misc]  # untyped
     """Names a file that was not collected as it is: a page without its styles is better than none."""
 
     def stored_name(self, name: str) -> str:
