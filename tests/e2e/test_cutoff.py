@@ -42,6 +42,7 @@ class Terminal:
     """Unix seconds; ``code`` of the close."""
 
     code: int = 0
+    sent: int = 0
     closed_at: float = 0.0
     disconnect_code: int = 0
 
@@ -61,6 +62,7 @@ async def _stream(url: str, token: str, name: str, terminal: Terminal, is_over: 
             sequence += 1
             tick = {"symbol": "EURUSD", "bid": 1.1, "ask": 1.2}
             await connection.send(json.dumps({"message_type": "tick_data", "sequence": sequence, "ticks": [tick]}))
+            terminal.sent = sequence
             await asyncio.sleep(1 / PACE)
 
     hearing, sending = asyncio.create_task(hear()), asyncio.create_task(send())
@@ -107,7 +109,11 @@ def test_two_hundred_users_who_are_disabled_at_once_are_cut_off_in_time(
             )
             for place, user in enumerate(users)
         ]
-        await asyncio.sleep(4.0)
+        async with asyncio.timeout(120.0):
+            while any(terminal.sent < 2 * PACE for terminal in terminals.values()):
+                for task in streaming:
+                    assert not task.done(), task.exception()
+                await asyncio.sleep(0.1)
         if "redis" in down:
             await asyncio.to_thread(own_valkey.stop)
         if "kafka" in down:

@@ -13,7 +13,7 @@ _FIRST, _LAST = 20_000, 32_000
 _RESERVED = Path(tempfile.gettempdir()) / f"gateway-test-ports-{os.getuid()}"
 # From a random one on, so that runs beside each other seldom try the same ones.
 _start = random.SystemRandom().randrange(_LAST - _FIRST)
-_next_ports = itertools.cycle([*range(_FIRST + _start, _LAST), *range(_FIRST, _FIRST + _start)])
+_next_ports: "itertools.cycle[int]" = itertools.cycle([*range(_FIRST + _start, _LAST), *range(_FIRST, _FIRST + _start)])
 # Held for as long as this process lives; the kernel lets go of them however it ends.
 _held: list[int] = []
 
