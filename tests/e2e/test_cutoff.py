@@ -47,9 +47,13 @@ class Terminal:
     disconnect_code: int = 0
 
 
-async def _stream(url: str, token: str, name: str, terminal: Terminal, is_over: asyncio.Event) -> None:
+async def _stream(
+    url: str, token: str, name: str, terminal: Terminal, is_over: asyncio.Event, turns: asyncio.Semaphore
+) -> None:
     """Streams until the connection ends or it is over."""
-    connection = await open_terminal(f"{url}?stream={name}", token)
+    # Some at a time: how two hundred are let in at once is not what is looked at here.
+    async with turns:
+        connection = await open_terminal(f"{url}?stream={name}", token)
 
     async def hear() -> None:
         async for message in connection:
@@ -102,10 +106,10 @@ def test_two_hundred_users_who_are_disabled_at_once_are_cut_off_in_time(
     disabled = [user.user_id for user in users[:USERS]]
 
     async def run() -> float:
-        is_over = asyncio.Event()
+        is_over, turns = asyncio.Event(), asyncio.Semaphore(10)
         streaming = [
             asyncio.create_task(
-                _stream(gateways[place % 2].url, user.token, f"s{place}", terminals[user.user_id], is_over)
+                _stream(gateways[place % 2].url, user.token, f"s{place}", terminals[user.user_id], is_over, turns)
             )
             for place, user in enumerate(users)
         ]
