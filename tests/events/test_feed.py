@@ -158,7 +158,7 @@ def test_idle_feed_sleeps_until_there_is_something(
     looks: list[float] = []
 
     class Watched(Consumer):
-        def poll(self, timeout: float = -1) -> Any:
+        def poll(self, timeout: float = 1.0) -> Any:
             looks.append(time.monotonic())
             return super().poll(timeout)
 

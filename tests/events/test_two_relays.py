@@ -92,9 +92,9 @@ def test_event_that_commits_behind_a_younger_one_is_published_too(
     assert values_by_key(bootstrap, topic) == {"slow": ["older"], "quick": ["younger"]}
 
 
-def pids(question: str, *arguments: list[int] | str | int) -> set[int]:
+def pids(question: str) -> set[int]:
     with connection.cursor() as cursor:
-        cursor.execute(question, arguments)
+        cursor.execute(question)
         return {pid for (pid,) in cursor.fetchall()}
 
 
@@ -108,7 +108,7 @@ def test_relay_goes_on_after_the_database_has_cut_its_connections(
         until(lambda: waiting() == 0, 20, "the event before")
         cut = pids("SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()")
         assert cut
-        pids("SELECT pid FROM unnest(%s) AS pid WHERE pg_terminate_backend(pid)", sorted(cut))
+        pids(f"SELECT pid FROM unnest(ARRAY{sorted(cut)}) AS pid WHERE pg_terminate_backend(pid)")  # noqa: S608
         until(lambda: not cut & pids("SELECT pid FROM pg_stat_activity"), 20, "the end of the connections")
         record(topic, "alpha", "2")
         until(lambda: waiting() == 0, 20, "the event after")

@@ -35,7 +35,8 @@ async def open_terminal(url: str, token: str) -> ClientConnection:
         subprotocols=["gateway.v1.json"],  # type: ignore[list-item]
         compression=None,
         ping_interval=None,
-        open_timeout=10,
+        # Two hundred at once take a while where others use the machine too.
+        open_timeout=60,
     )
 
 
