@@ -26,7 +26,7 @@ def send(bob: Terminal, message_type: str, account: str, sequence: int = 1) -> s
     bob.send(message_type, payload, sequence=sequence)
     bob.sink.deliver()
     records = bob.records(topic)
-    return type(payload).FromString(records[-1].payload).account if records else ""  # type: ignore[attr-defined,no-any-return]
+    return type(payload).FromString(records[-1].payload).account if records else ""  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("message_type", MESSAGES)

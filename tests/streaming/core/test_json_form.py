@@ -200,7 +200,8 @@ def test_wrong_field_of_the_envelope_is_refused_under_the_sequence_of_its_own(
 def test_what_is_no_message_is_malformed(text: str) -> None:
     with pytest.raises((MessageRefused, json_form.PayloadProblem)) as caught:
         read(text)
-    refusal = getattr(caught.value, "refusal", caught.value)
+    error = caught.value
+    refusal = error if isinstance(error, MessageRefused) else error.refusal
     assert (refusal.code, refusal.harmless) == (NackCode.MALFORMED, False)
 
 
