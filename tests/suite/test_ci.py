@@ -17,6 +17,9 @@ _NEEDED = {
     "mvn": "maven",
     "msgfmt": "gettext",
     "make": "make",
+    "go": "golang-go",
+    "openssl": "openssl",
+    "systemd-analyze": "systemd",
     "python3": "python3-venv",
 }
 
