@@ -28,7 +28,7 @@ class Answering(Voice):
     """The half of a session that keeps account of sequences."""
 
     __slots__ = (
-        "_controls", "_due", "_first", "_hold", "_hold_at", "_identity_headers", "_key", "_paused", "_repeats",
+        "_controls", "_due", "_first", "_held", "_hold", "_hold_at", "_identity_headers", "_key", "_paused", "_repeats",
         "_tokens", "_unread", "bucket", "conduct", "endpoint", "in_flight", "stream_writer", "tap",
     )  # fmt: skip
 
@@ -69,6 +69,8 @@ class Answering(Voice):
         # How ordered messages are refused until the client has heard of ``_hold_at``; None while they are taken.
         self._hold: MessageRefused | None = None
         self._hold_at = 0
+        # Ordered messages that were refused since the hold began: all of them come again.
+        self._held = 0
         if heard is not None:
             self._hold_behind_unheard()
         self._controls: ControlBuckets | None = None
@@ -158,7 +160,7 @@ class Answering(Voice):
         """The client says that it has heard every answer up to and including ``sequence``."""
         self.position.forget(sequence)
         if self._hold is not None and sequence >= self._hold_at:
-            self._hold = None
+            self._hold, self._held = None, 0
 
     def _hold_behind(self, sequence: int, error: MessageRefused) -> None:
         """An ordered message was refused and will come again: those behind it wait, or they would overtake it. Only a
@@ -166,6 +168,7 @@ class Answering(Voice):
         if self.heard is not None:
             self._hold = error
             self._hold_at = max(self._hold_at, sequence)
+            self._held += 1
 
     def _hold_behind_unheard(self) -> None:
         """What was refused on an earlier connection comes again as well, once the client has heard of it."""
@@ -174,10 +177,14 @@ class Answering(Voice):
                 self._hold_behind(run.last, MessageRefused(run.code, "refused before", action=run.action))
 
     def _held_back(self, first: MessageRefused) -> MessageRefused:
-        """How a message is refused that must not overtake an earlier one, which was refused as ``first``."""
+        """How a message is refused that must not overtake an earlier one, which was refused as ``first``.
+
+        Whoever waits for the longest of these hints has room for all that were refused, up to a burst: offered anew too
+        early, each would be refused again and again.
+        """
         self.conduct.over_rate += 1
         is_rate = first.code is NackCode.RATE_LIMITED
-        retry_after_ms = self.bucket.retry_after_ms() if is_rate else first.retry_after_ms
+        retry_after_ms = self.bucket.retry_after_ms(self._held + 1) if is_rate else first.retry_after_ms
         reason = "held back behind a refused one: send gateway.ping with heard_sequence, then offer all of them anew"
         return MessageRefused(first.code, reason, retry_after_ms=retry_after_ms, action=NackAction.REOFFER)
 

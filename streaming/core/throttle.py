@@ -32,9 +32,9 @@ class TokenBucket:
         self._tokens = tokens
         return False
 
-    def retry_after_ms(self) -> int:
-        """Milliseconds, from the last ``take``, until one more event may pass; at least 1."""
-        return _milliseconds((1.0 - self._tokens) / self._rate)
+    def retry_after_ms(self, count: int = 1) -> int:
+        """Milliseconds, from the last ``take``, until ``count`` more events may pass, or a whole burst; at least 1."""
+        return _milliseconds((min(count, self._burst) - self._tokens) / self._rate)
 
     def change(self, rate: float, burst: float) -> None:
         """Applies new limits and keeps what has been used: a change of plan is no free burst."""
@@ -121,9 +121,11 @@ class MirroredBucket(TokenBucket):
         """How much a second is this process's while the user is over the plan; the rate or more: all of it."""
         self._share = min(share, self._rate)
 
-    def retry_after_ms(self) -> int:
+    def retry_after_ms(self, count: int = 1) -> int:
         share = self._share if self._is_sharing else self._rate
-        return _milliseconds(max(0.0, -self._tokens) / self._rate + (1.0 - max(0.0, self._tokens)) / share)
+        return _milliseconds(
+            max(0.0, -self._tokens) / self._rate + (min(count, self._burst) - max(0.0, self._tokens)) / share
+        )
 
     def change(self, rate: float, burst: float) -> None:
         # In proportion, until the next report says it anew.

@@ -443,6 +443,29 @@ def test_client_that_offers_what_was_refused_anew_keeps_the_order(
     assert names == [f"{number}" for number, kind in enumerate(kinds) if kind == "trading_signal"]
 
 
+@pytest.mark.parametrize("count", [1, 7, 50, 160])
+def test_client_that_waits_for_the_longest_hint_needs_one_round_for_each_burst(count: int) -> None:
+    """However little it spreads what it sends: a hint for one message alone would have all the others refused again."""
+    bob = Terminal(heard=0)
+    bob.bucket.change(50.0, 50.0)
+    for _ in range(50):
+        bob.send("tick_data", ticks())
+    waiting, sequence, rounds = count, 0, 0
+    while waiting:
+        known = len(bob.heard("gateway.nack"))
+        for _ in range(waiting):
+            sequence += 1
+            bob.send("trading_signal", signal(), sequence=sequence)
+        bob.sink.deliver()
+        hints = [nack.retry_after_ms for nack in bob.heard("gateway.nack")[known:]]
+        waiting, rounds = len(hints), rounds + 1
+        bob.now += max(hints, default=0) / 1000
+        bob.send("gateway.ping", control_pb2.Ping(heard_sequence=sequence))
+    assert len(bob.records("trading-signals")) == count
+    # The first one found the bucket empty.
+    assert rounds == 1 + -(-count // 50)
+
+
 # --- What costs nothing -----------------------------------------------------------------------------------------------
 
 
