@@ -38,6 +38,7 @@ _ADDRESS_LIMIT = 20_000
 _UNKNOWN_MEMORY = 1.0
 _UNKNOWN_LIMIT = 10_000
 _QUERY_FIELD_LIMIT = 20
+QUERY_NAMES = ("stream", "heard", "writer", "account")
 
 
 class AdmissionRefused(Exception):
@@ -84,6 +85,8 @@ class Handshake:
     heard: int | None = None
     # Which incarnation of the stream it writes, "" when it does not say.
     writer: str = ""
+    # Whether the query holds a name that is none of QUERY_NAMES: one that is misspelt must not pass for one left out.
+    has_unknown_names: bool = False
 
     @classmethod
     def from_scope(cls, scope: Mapping[str, Any]) -> "Handshake":
@@ -126,6 +129,7 @@ class Handshake:
             account=query.get("account", [""])[-1],
             heard=_heard(query["heard"][-1]) if "heard" in query else None,
             writer=writer,
+            has_unknown_names=not query.keys() <= set(QUERY_NAMES),
         )
 
     @property
@@ -149,6 +153,7 @@ class Admission:
     account: str = ""
     heard: int | None = None
     writer: str = ""
+    has_unknown_names: bool = False
     # Whether the account was named, by the key or at connect, rather than found to be the only one.
     is_named: bool = False
     is_bound: bool = False
@@ -220,6 +225,7 @@ class AdmissionDesk:
             account,
             heard=handshake.heard,
             writer=handshake.writer,
+            has_unknown_names=handshake.has_unknown_names,
             is_named=bool(named),
             is_bound=bool(claims.account),
             source=source,

@@ -16,10 +16,10 @@ from typing import Protocol
 
 import structlog
 
-from streaming.admission import Admission, AdmissionDesk, AdmissionRefused
+from streaming.admission import QUERY_NAMES, Admission, AdmissionDesk, AdmissionRefused
 from streaming.background import repeat
 from streaming.carriers import Carriers
-from streaming.core.codes import CloseCode
+from streaming.core.codes import CloseCode, NoticeCode
 from streaming.core.context import SessionContext
 from streaming.core.errors import MessageRefused, RefreshRefused
 from streaming.core.policy import ConnectionLimits
@@ -179,6 +179,9 @@ class Runtime:
         try:
             session, now_us = connection.session, time.time_ns() // 1000
             session.welcome(now_us, position_known=position_known, fence=connection.fence)
+            if admission.has_unknown_names:
+                reason = f"the query takes {', '.join(QUERY_NAMES)}: everything else in it is ignored"
+                session.notice(NoticeCode.QUERY_UNKNOWN, reason, {})
             self.fleet.opened(connection, admission.access)
             self.carriers.settle(connection, before)
             if admission.form_name not in FORMS:
@@ -252,6 +255,8 @@ class Runtime:
 
     def refresh(self, session: Session, token: str) -> None:
         """Raises RefreshRefused; moves the deadline of the session's connection."""
+        if not token:
+            raise RefreshRefused("gateway.refresh needs the new token in its field token", fatal=True)
         try:
             claims = self.desk.verify(token)
         except AdmissionRefused as error:

@@ -69,6 +69,7 @@ class NoticeCode(StrEnum):
     QUOTA_REACHED = "quota_reached"
     STREAM_RESTARTED = "stream_restarted"
     SEQUENCE_JUMP = "sequence_jump"
+    QUERY_UNKNOWN = "query_unknown"
 
 
 class NackAction(IntEnum):

@@ -179,6 +179,15 @@ async def test_new_token_moves_the_end(process: Process) -> None:
     assert bob.close_code == 4000
 
 
+@pytest.mark.parametrize(
+    ("query", "is_told"),
+    [("stream=s1&heard=0&writer=w&account=1001", False), ("stream=s1&herad=0", True), ("Stream=s1", True)],
+)
+async def test_client_whose_query_is_misspelt_is_told(process: Process, query: str, is_told: bool) -> None:
+    bob = await process.connect(query=query)
+    assert [notice.code for notice in bob.heard("Notice")] == (["query_unknown"] if is_told else [])
+
+
 def refresh(bob: Live, token: str) -> None:
     bob.send("gateway.refresh", control_pb2.Refresh(token=token))
 

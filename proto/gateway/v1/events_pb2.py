@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dproto/gateway/v1/events.proto\x12\ngateway.v1\"\x87\x01\n\x12SubscriptionStatus\x12\x12\n\ncompany_id\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x12\n\npaid_until\x18\x04 \x01(\x03\x12\x16\n\x0e\x61\x63\x63\x65ss_version\x18\x05 \x01(\x04\x12\x13\n\x0boccurred_at\x18\x06 \x01(\x03\"\xd0\x01\n\x0cUserActivity\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\ncompany_id\x18\x02 \x01(\t\x12\x10\n\x08\x61\x63tivity\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x04 \x01(\t\x12\x13\n\x0boccurred_at\x18\x05 \x01(\x03\x12\x34\n\x06\x64\x65tail\x18\x06 \x03(\x0b\x32$.gateway.v1.UserActivity.DetailEntry\x1a-\n\x0b\x44\x65tailEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dproto/gateway/v1/events.proto\x12\ngateway.v1\"\x87\x01\n\x12SubscriptionStatus\x12\x12\n\ncompany_id\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x12\n\npaid_until\x18\x04 \x01(\x03\x12\x16\n\x0e\x61\x63\x63\x65ss_version\x18\x05 \x01(\x04\x12\x13\n\x0boccurred_at\x18\x06 \x01(\x03\"\xd0\x01\n\x0cUserActivity\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\ncompany_id\x18\x02 \x01(\t\x12\x10\n\x08\x61\x63tivity\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x04 \x01(\t\x12\x13\n\x0boccurred_at\x18\x05 \x01(\x03\x12\x34\n\x06\x64\x65tail\x18\x06 \x03(\x0b\x32$.gateway.v1.UserActivity.DetailEntry\x1a-\n\x0b\x44\x65tailEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42,Z*trading-gateway/proto/gateway/v1;gatewayv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'proto.gateway.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'Z*trading-gateway/proto/gateway/v1;gatewayv1'
   _globals['_USERACTIVITY_DETAILENTRY']._loaded_options = None
   _globals['_USERACTIVITY_DETAILENTRY']._serialized_options = b'8\001'
   _globals['_SUBSCRIPTIONSTATUS']._serialized_start=46

@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fproto/gateway/v1/identity.proto\x12\ngateway.v1\"\x90\x01\n\tUserToken\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\ncompany_id\x18\x02 \x01(\t\x12\x37\n\x11subscription_tier\x18\x03 \x01(\x0e\x32\x1c.gateway.v1.SubscriptionTier\x12\x11\n\tissued_at\x18\x04 \x01(\x03\x12\x12\n\nexpires_at\x18\x05 \x01(\x03*D\n\x10SubscriptionTier\x12\r\n\tTIER_FREE\x10\x00\x12\x0c\n\x08TIER_PRO\x10\x01\x12\x13\n\x0fTIER_ENTERPRISE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fproto/gateway/v1/identity.proto\x12\ngateway.v1\"\x90\x01\n\tUserToken\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\ncompany_id\x18\x02 \x01(\t\x12\x37\n\x11subscription_tier\x18\x03 \x01(\x0e\x32\x1c.gateway.v1.SubscriptionTier\x12\x11\n\tissued_at\x18\x04 \x01(\x03\x12\x12\n\nexpires_at\x18\x05 \x01(\x03*D\n\x10SubscriptionTier\x12\r\n\tTIER_FREE\x10\x00\x12\x0c\n\x08TIER_PRO\x10\x01\x12\x13\n\x0fTIER_ENTERPRISE\x10\x02\x42,Z*trading-gateway/proto/gateway/v1;gatewayv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'proto.gateway.v1.identity_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'Z*trading-gateway/proto/gateway/v1;gatewayv1'
   _globals['_SUBSCRIPTIONTIER']._serialized_start=194
   _globals['_SUBSCRIPTIONTIER']._serialized_end=262
   _globals['_USERTOKEN']._serialized_start=48

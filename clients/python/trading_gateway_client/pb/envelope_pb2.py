@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fproto/gateway/v1/envelope.proto\x12\ngateway.v1\"\x85\x02\n\x0fMessageEnvelope\x12\x14\n\x0cmessage_type\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x12\n\ncompany_id\x18\x03 \x01(\t\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x11\n\ttimestamp\x18\x05 \x01(\x03\x12\x16\n\x0e\x63orrelation_id\x18\x06 \x01(\t\x12\x16\n\x0e\x65nable_tracing\x18\x07 \x01(\x08\x12\x10\n\x08sequence\x18\x08 \x01(\x04\x12\x11\n\tstream_id\x18\t \x01(\t\x12\x13\n\x0breceived_at\x18\n \x01(\x03\x12\x12\n\nsession_id\x18\x0b \x01(\t\x12\x15\n\rstream_writer\x18\x0c \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fproto/gateway/v1/envelope.proto\x12\ngateway.v1\"\x85\x02\n\x0fMessageEnvelope\x12\x14\n\x0cmessage_type\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x12\n\ncompany_id\x18\x03 \x01(\t\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x11\n\ttimestamp\x18\x05 \x01(\x03\x12\x16\n\x0e\x63orrelation_id\x18\x06 \x01(\t\x12\x16\n\x0e\x65nable_tracing\x18\x07 \x01(\x08\x12\x10\n\x08sequence\x18\x08 \x01(\x04\x12\x11\n\tstream_id\x18\t \x01(\t\x12\x13\n\x0breceived_at\x18\n \x01(\x03\x12\x12\n\nsession_id\x18\x0b \x01(\t\x12\x15\n\rstream_writer\x18\x0c \x01(\tB,Z*trading-gateway/proto/gateway/v1;gatewayv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'proto.gateway.v1.envelope_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'Z*trading-gateway/proto/gateway/v1;gatewayv1'
   _globals['_MESSAGEENVELOPE']._serialized_start=48
   _globals['_MESSAGEENVELOPE']._serialized_end=309
 # @@protoc_insertion_point(module_scope)
