@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import pytest
 from redis import Redis
@@ -110,6 +111,10 @@ async def test_places_of_a_process_that_ends_are_free_at_once(make_process: Make
     await second.connect(query="stream=s3")
 
 
+def _is_over(since: float, seconds: float) -> bool:
+    return time.monotonic() - since > seconds
+
+
 def passed(process: Process) -> int:
     return process.runtime.registry.users["bob"].bucket.passed
 
@@ -141,7 +146,9 @@ async def test_user_within_the_plan_is_never_refused_while_moving_between_proces
         # The burst, and then what has come back since.
         for _ in range(20 if old else 50):
             live.send()
-        await asyncio.sleep(0.41)
+        # A sender that keeps to the plan of 50 a second.
+        sent_at = time.monotonic()
+        await until(partial(_is_over, sent_at, 20 / 50))
         old = live
     assert nacks == []
 
