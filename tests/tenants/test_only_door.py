@@ -22,7 +22,7 @@ INSIDE = {
 }  # fmt: skip
 INSIDE_FOLDERS = ("tenants/models/", "tenants/migrations/")
 # What other rooms import of this one.
-PUBLIC = {"access", "pages", "tokens", "problems", "demo", "load_users", "demo_symbols"}
+PUBLIC = {"access", "bodies", "pages", "tokens", "problems", "demo", "load_users", "demo_symbols"}
 NOT_THE_PRODUCT = {"tests", "docs", "deploy", "benchmarks", "clients"}
 MODELS = {model.__name__ for model in apps.get_app_config("tenants").get_models()}
 RELATED = {
