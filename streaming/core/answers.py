@@ -29,7 +29,7 @@ class Answering(Voice):
 
     __slots__ = (
         "_controls", "_due", "_first", "_held", "_hold", "_hold_at", "_identity_headers", "_key", "_paused", "_repeats",
-        "_tokens", "_unread", "bucket", "conduct", "endpoint", "in_flight", "stream_writer", "tap",
+        "_tokens", "_told", "_unread", "bucket", "conduct", "endpoint", "in_flight", "stream_writer", "tap",
     )  # fmt: skip
 
     def __init__(
@@ -60,8 +60,9 @@ class Answering(Voice):
         self.stream_writer = position.writer
         self.endpoint = endpoint
         self.in_flight = 0
-        # Whether the client may still say where its stream goes on.
+        # Whether the client may still say where its stream goes on, and what the welcome tells it of that.
         self._first = heard is None
+        self._told = position.acknowledged
         # Refusals that are told when Kafka has the frame: by sequence, or by the token of one without.
         self._due: dict[int, MessageRefused] = {}
         self._tokens = 0
@@ -96,9 +97,11 @@ class Answering(Voice):
         """Whether the message is to be looked at; answers it otherwise."""
         unread = self._unread
         if unread is None:
-            arrival = self.position.arrive(sequence, first=self._first)
+            arrival = self.position.arrive(sequence, first=self._first, told=self._told)
         else:
-            arrival = self.position.arrive(sequence, first=self._first, unread=min(unread.count, EXPLAINED_LIMIT))
+            arrival = self.position.arrive(
+                sequence, first=self._first, told=self._told, unread=min(unread.count, EXPLAINED_LIMIT)
+            )
         if arrival is Arrival.NEXT:
             self._first = False
             if unread is not None:
@@ -115,10 +118,7 @@ class Answering(Voice):
         if arrival is Arrival.EXPLAINED and self._unread is not None:
             self._answer(self._unread.explain(position.pass_over(sequence)))
         elif arrival is Arrival.JUMP:
-            reason = f"sequence {position.expected} was expected: those up to {sequence - 1} count as never sent"
-            detail = {"expected": str(position.expected), "sequence": str(sequence)}
-            position.jump(sequence)
-            self.notice(NoticeCode.SEQUENCE_JUMP, reason, detail)
+            self._jump(sequence)
         elif arrival is Arrival.DUPLICATE or arrival is Arrival.REFUSED:
             self.context.counts.duplicates += 1
             self.flush_ack(repeat=True)
@@ -134,6 +134,18 @@ class Answering(Voice):
         if not arrival.is_new:
             self._count_repeat(now)
         return arrival.is_new
+
+    def _jump(self, sequence: int) -> None:
+        """What could not be read before it has most likely used up the sequences right before it."""
+        position, unread = self.position, self._unread
+        expected = position.expected
+        count = min(unread.count, EXPLAINED_LIMIT) if unread is not None else 0
+        missing = position.jump(sequence, unread=count)
+        skipped = (missing[0] if missing else sequence) - 1
+        reason = f"sequence {expected} was expected: those up to {skipped} count as never sent"
+        self.notice(NoticeCode.SEQUENCE_JUMP, reason, {"expected": str(expected), "sequence": str(sequence)})
+        if unread is not None:
+            self._answer(unread.explain(missing))
 
     def _count_repeat(self, now: float) -> None:
         """A message that is sent again costs nothing of the plan's rate: a client that has lost its connection does so
@@ -223,17 +235,27 @@ class Answering(Voice):
             return
         if not self.bucket.take(now):
             error = self._over_rate()
-        # Bytes that are broken may say anything: believed is only what is expected now, or was refused before.
-        position = self.position
-        is_restart = sequence == 1 and self._first and position.acknowledged > 0
-        is_believed = sequence == position.expected or sequence in position.refused or is_restart
-        if sequence and is_believed:
+        if sequence and self._is_believed(sequence):
             if self._arrives_next(sequence, now):
                 self._refuse(data, size, "", sequence, error, now, now_us)
             elif self.conduct.error():
                 self.context.on_abuse(self._session)
         else:
             self._refuse(data, size, "", 0, error, now, now_us, is_unread=True)
+
+    def _is_believed(self, sequence: int) -> bool:
+        """Bytes that are broken may say anything: only what is expected now, what was refused before, and what comes
+        right behind the frames that could not be read."""
+        position = self.position
+        if sequence == position.expected or sequence in position.refused:
+            return True
+        if sequence == 1 and self._first and position.acknowledged > 0:
+            return True
+        count = self._unread.count if self._unread is not None else 0
+        if not 0 < count <= EXPLAINED_LIMIT or sequence < position.expected:
+            return False
+        arrival = position.arrive(sequence, unread=count)
+        return arrival is Arrival.EXPLAINED and len(position.unsettled(position.expected, sequence)) == count
 
     def _unread_frames(self) -> UnreadFrames:
         if self._unread is None:

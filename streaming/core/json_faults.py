@@ -32,13 +32,17 @@ class PayloadProblem(Exception):
         self.refusal = refusal
 
 
+def empty_frame() -> MessageRefused:
+    return MessageRefused(NackCode.MALFORMED, "an empty frame: send a message or nothing", harmless=True)
+
+
 def without_quirks(text: str | bytes) -> str:
     """The message alone. Raises MessageRefused, harmless, where there is none."""
     if isinstance(text, bytes):
         text = text.decode(errors="surrogateescape")
     cleaned = text.strip(_AROUND)
     if not cleaned:
-        raise MessageRefused(NackCode.MALFORMED, "an empty frame: send a message or nothing", harmless=True)
+        raise empty_frame()
     return cleaned
 
 

@@ -14,10 +14,10 @@ from google.protobuf.message import Message
 from proto.gateway.v1 import envelope_pb2, payloads_pb2
 from streaming.core.codes import NackCode
 from streaming.core.errors import MessageRefused
-from streaming.core.json_faults import PayloadProblem, explain, without_quirks
+from streaming.core.json_faults import PayloadProblem, empty_frame, explain, without_quirks
 from streaming.core.json_schema import KINDS, EnumNames, Kind
 
-__all__ = ["PayloadProblem", "read_json"]
+__all__ = ["PayloadProblem", "empty_frame", "read_json"]
 
 _KINDS: dict[type, Kind] = {kind.frame: kind for kind in KINDS.values()}
 _frames: Any = reduce(or_, _KINDS)
@@ -106,8 +106,11 @@ def _message(kind: Kind, source: Any) -> Message:
     return kind.message(**fields)
 
 
-def _text(account: str | int | None) -> str | None:
-    return str(account) if isinstance(account, int) else account
+def _text(account: str | float | None) -> str | None:
+    if account is None or isinstance(account, str):
+        return account
+    # 1001.0 and 1.001e3 are the login 1001; any other double is none that anybody has.
+    return str(int(account) if account == int(account) else account)
 
 
 def _number(text: str, field: str, names: EnumNames) -> int:

@@ -107,8 +107,8 @@ def _struct(name: str, descriptor: Any) -> type[msgspec.Struct]:
 def _type_of(field: Any, item: Any = None) -> Any:
     if field.message_type is not None:
         return dict[str, str] if field.message_type.GetOptions().map_entry else list[item]
-    # MT5 knows a login as a number, and terminals write it so.
-    return str | _Int64 if field.name == "account" else _SCALARS[field.type]
+    # MT5 knows a login as a number, and terminals write it so; some know no other numbers than doubles.
+    return str | _Int64 | float if field.name == "account" else _SCALARS[field.type]
 
 
 KINDS = {message_type: Kind(message_type, message) for message_type, message in MESSAGES.items()}

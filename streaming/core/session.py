@@ -13,7 +13,7 @@ from streaming.core.codes import NackAction, NackCode
 from streaming.core.context import SessionContext
 from streaming.core.control import CONTROL_TYPES, answer
 from streaming.core.errors import MessageRefused
-from streaming.core.json_form import PayloadProblem, read_json
+from streaming.core.json_form import PayloadProblem, empty_frame, read_json
 from streaming.core.policy import UserPolicy
 from streaming.core.ports import Peer
 from streaming.core.replies import ReplyForm
@@ -102,6 +102,9 @@ class Session(Answering):
                 envelope = read_json(data)
             else:
                 context.counts.bytes_received += size
+                if not data:
+                    # Protobuf reads a message out of nothing.
+                    raise empty_frame()
                 envelope = _parse_envelope(data)
         except PayloadProblem as error:
             envelope, problem = error.envelope, error.refusal

@@ -71,12 +71,13 @@ class StreamPosition:
 
     # --- What comes in -----------------------------------------------------------------------------------------------
 
-    def arrive(self, sequence: int, *, first: bool = False, unread: int = 0) -> Arrival:
+    def arrive(self, sequence: int, *, first: bool = False, told: int = SEQUENCE_LIMIT, unread: int = 0) -> Arrival:
         """Classifies a sequence, and moves on when it is the next one; ``pass_over`` and ``jump`` do so for others.
 
         ``first``: the connection has sent no sequence yet and has not said how far it has heard, so its client decides
-        where the stream goes on. ``unread``: frames of this connection that could not be read and may have used up the
-        sequences that seem to be missing.
+        where the stream goes on. ``told``: up to where it was told at connect that all is settled; what was settled
+        since then may be sent again by a client that goes on. ``unread``: frames of this connection that could not be
+        read and may have used up the sequences that seem to be missing.
         """
         expected = self.expected
         if sequence == expected:
@@ -85,7 +86,7 @@ class StreamPosition:
                 self._cross()
             return Arrival.NEXT
         if sequence < expected:
-            if first and sequence <= self.acknowledged and sequence <= 1 + unread:
+            if first and sequence <= min(self.acknowledged, told) and sequence <= 1 + unread:
                 return Arrival.RESTART
             if sequence in self.refused:
                 return Arrival.REFUSED
@@ -94,32 +95,56 @@ class StreamPosition:
             return Arrival.PENDING
         if sequence in self._ahead:
             return Arrival.REFUSED if sequence in self.refused else Arrival.DUPLICATE
-        is_near = sequence - expected <= unread + len(self._ahead)
-        if unread and is_near and len(self.unsettled(expected, sequence)) <= unread:
-            return Arrival.EXPLAINED
+        if unread:
+            jumped = sum(min(last, sequence - 1) - first + 1 for first, last in self._jumps.items() if first < sequence)
+            is_near = sequence - expected <= unread + len(self._ahead) + jumped
+            if is_near and len(self.unsettled(expected, sequence)) <= unread:
+                return Arrival.EXPLAINED
         return Arrival.JUMP if first else Arrival.GAP
 
     def pass_over(self, sequence: int) -> list[int]:
         """Moves on behind an EXPLAINED sequence; the missing ones, which are received now and not settled."""
         missing = self.unsettled(self.expected, sequence)
+        self._unskip(sequence)
         self.expected = sequence + 1
-        if self._has_islands:
+        if self._has_islands or self._jumps:
             self._cross()
         return missing
 
-    def jump(self, sequence: int) -> None:
-        """Moves on behind a JUMP; what is in flight before it is waited for all the same."""
+    def _unskip(self, sequence: int) -> None:
+        """One that was jumped over before and comes now is new, and nothing passes over it any more."""
+        for first, last in list(self._jumps.items()):
+            if first <= sequence <= last:
+                del self._jumps[first]
+                if first < sequence:
+                    self._jumps[first] = sequence - 1
+                if sequence < last:
+                    self._jumps[sequence + 1] = last
+
+    def jump(self, sequence: int, *, unread: int = 0) -> list[int]:
+        """Moves on behind a JUMP; what is in flight before it is waited for all the same.
+
+        The sequences right before it that came in ``unread`` frames, which are received now and not settled.
+        """
+        if unread:
+            # Not explained by them, so there are more of them than that.
+            missing = self._unsettled_before(sequence, unread)
+            self.jump(missing[0])
+            self.pass_over(sequence)
+            return missing
+        self._unskip(sequence)
         if self.acknowledged + 1 == self.expected:
             self.acknowledged = sequence - 1
             self._prune()
         else:
-            self._jumps[self.expected] = sequence - 1
-        # One that was jumped over before and comes now is new.
-        self._jumps = {first: last for first, last in self._jumps.items() if not first <= sequence <= last}
+            expected = self.expected
+            self._jumps = {f: last for f, last in self._jumps.items() if not expected <= f < sequence}
+            self._jumps[expected] = sequence - 1
         # Of what was never sent nobody can say that it is recorded.
         self.refused.complete_from = max(self.refused.complete_from, sequence)
         self.expected = sequence + 1
         self._cross()
+        return []
 
     def _cross(self) -> None:
         """Moves ``expected`` over what is settled already."""
@@ -195,6 +220,19 @@ class StreamPosition:
                 found.append(sequence)
             sequence += 1
         return found
+
+    def _unsettled_before(self, sequence: int, count: int) -> list[int]:
+        """The last ones before a sequence that would be missing if it came, ascending."""
+        found: list[int] = []
+        starts = {min(last, sequence - 1): first for first, last in self._jumps.items() if first < sequence}
+        sequence -= 1
+        while len(found) < count and sequence >= self.expected:
+            if sequence in starts:
+                sequence = starts[sequence]
+            elif sequence not in self._ahead:
+                found.append(sequence)
+            sequence -= 1
+        return found[::-1]
 
     def rewind(self) -> None:
         """Forgets what was received and not settled: the client sends it again."""

@@ -14,8 +14,9 @@ from streaming.core.stream import SEQUENCE_LIMIT
 
 # Frames of a connection that may explain a gap, and the largest gap that is explained.
 EXPLAINED_LIMIT = 1_024
-# A key, with or without a number in quotes behind it; what stands in a string has its quotes escaped.
-_JSON_SEQUENCE = re.compile(r'(?<!\\)"sequence"\s*:\s*"?(\d{1,16})"?(?![\w.+-])')
+# A key, with or without a number in quotes behind it, as a double or not; what stands in a string has its quotes
+# escaped.
+_JSON_SEQUENCE = re.compile(r'(?<!\\)"sequence"\s*:\s*"?(\d{1,16})(?:\.0*)?"?(?![\w.+-])')
 # MessageEnvelope.sequence, and how many fields of a broken envelope are looked at.
 _SEQUENCE_FIELD = 8
 _FIELD_LIMIT = 32

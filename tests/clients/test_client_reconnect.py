@@ -134,6 +134,19 @@ async def test_client_tries_again_after_whatever_is_not_the_gateways_own_final_w
     assert waits == [1.0, 2.0, 4.0]
 
 
+@pytest.mark.parametrize("before", [({}, "a page of a proxy"), ({}, {"code": "token_expired", "detail": "it ran out"})])
+async def test_fresh_token_is_refused_twice_before_the_client_gives_up_whatever_came_before(
+    gateway: ScriptedGateway, make_client: MakeClient, waits: list[float], before: tuple[dict[str, str], object]
+) -> None:
+    async def token() -> str:
+        return "new"
+
+    gateway.refusals += [(401, *before), (401, {}, {"code": "token_invalid", "detail": "from the future"})]
+    client = make_client(token)
+    await start(client, gateway)
+    assert client.outcomes.handshakes_refused == {401: 2}
+
+
 async def test_code_of_a_document_of_another_type_is_not_the_gateways(
     gateway: ScriptedGateway, make_client: MakeClient, waits: list[float]
 ) -> None:

@@ -49,7 +49,8 @@ class Ends:
             is_final = not refused.retryable or (refused.code == "token_expired" and self._has_one_token)
             if is_final and self._fresh_token_tried:
                 raise refused
-            self._fresh_token_tried = True
+            # One that is not final, of a proxy or of a token that has run out, says nothing of the fresh one.
+            self._fresh_token_tried = self._fresh_token_tried or is_final
         elif not refused.retryable:
             raise refused
         return refused.retry_after + self._backoff.after_failure()

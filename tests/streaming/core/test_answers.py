@@ -179,6 +179,27 @@ def test_unreadable_frames_explain_a_gap_when_all_their_records_are_there() -> N
     assert bob.acks()[-1] == 3
 
 
+@pytest.mark.parametrize("unread", [1, 3])
+def test_sequence_that_can_be_read_behind_frames_that_cannot_is_named(unread: int) -> None:
+    bob = Terminal(form=JSON)
+    for _ in range(unread):
+        bob.frame("{")
+    bob.frame(f'{{"sequence":{unread + 1},"ticks":[{{"bid":1,1}}]}}')
+    bob.sink.deliver()
+    said = [json.loads(text) for text in bob.peer.sent]
+    named = {one["payload"]["sequence"] for one in said if one["message_type"] == "gateway.nack"}
+    assert named - {0} == set(range(1, unread + 2))
+    assert bob.session.position.acknowledged == unread + 1
+
+
+def test_sequence_that_is_not_the_next_one_is_not_believed_of_broken_bytes() -> None:
+    bob = Terminal(form=JSON)
+    bob.frame("{")
+    bob.frame('{"sequence":7,')
+    bob.sink.deliver()
+    assert (bob.session.position.acknowledged, bob.session.position.unsettled()) == (0, [])
+
+
 def test_frame_without_a_name_that_is_told_before_its_gap_is_seen_gets_its_number_later() -> None:
     bob = Terminal()
     bob.frame(b"\xff\xff")
@@ -293,6 +314,54 @@ def test_client_that_begins_anew_with_an_unreadable_frame_is_known_as_such(frame
     bob.sink.deliver()
     assert [r.stream_writer for r in bob.records("tick-data")] == ["~c0ffee"]
     assert (answers(bob), bob.acks()[-1]) == ([(1, "malformed", "FINAL", True)], 2)
+
+
+@pytest.mark.parametrize("settled", ["recorded", "refused"])
+def test_client_that_goes_on_is_not_taken_for_one_that_begins_anew(settled: str) -> None:
+    """What it sends again is settled while it is on the way: when it was welcomed, nothing was."""
+    first = Terminal()
+    for sequence in (1, 2, 3):
+        first.send("trading_signal", signal(), sequence=sequence)
+    bob = successor(first, heard=None)
+    if settled == "recorded":
+        first.sink.deliver(2)
+    else:
+        for sequence in (1, 2):
+            first.session.not_recorded(sequence, MessageRefused(NackCode.TOO_LARGE, "too large"))
+    for sequence in (1, 2, 3):
+        bob.send("trading_signal", signal(), sequence=sequence)
+    assert (bob.heard("gateway.notice"), bob.restarted, bob.sink.in_flight) == ([], [], 0)
+    code = "duplicate" if settled == "recorded" else "too_large"
+    assert answers(bob)[-2:] == [(1, code, "FINAL", True), (2, code, "FINAL", True)]
+    bob.send("trading_signal", signal(), sequence=4)
+    first.sink.deliver()
+    bob.sink.deliver()
+    assert bob.acks()[-1] == 4
+
+
+@pytest.mark.parametrize("unread", [1, 2, 5])
+def test_unreadable_frames_before_a_jump_are_refused_under_their_numbers(unread: int) -> None:
+    """As of a client that goes on where the gateway has lost its record of the stream."""
+    bob = Terminal()
+    for _ in range(unread):
+        bob.frame(b"\xff\xff")
+    bob.send(sequence=20)
+    bob.sink.deliver()
+    told = [answer for answer in answers(bob) if answer[0]]
+    assert told == [(number, "malformed", "FINAL", True) for number in range(20 - unread, 20)]
+    assert bob.acks()[-1] == 20
+    [notice] = bob.heard("gateway.notice")
+    assert (notice.code, f"up to {19 - unread} " in notice.reason) == ("sequence_jump", True)
+    assert refusals(successor(bob, heard=19 - unread)) == [(20 - unread, 19, "malformed")]
+
+
+def test_jump_behind_unreadable_frames_is_not_passed_over_before_kafka_has_them() -> None:
+    bob = Terminal()
+    bob.frame(b"\xff\xff")
+    bob.send(sequence=9)
+    assert bob.session.position.unsettled() == [8, 9]
+    bob.sink.fail()
+    assert bob.acks() == [7], "8 and 9 are nowhere"
 
 
 def test_client_that_jumps_is_told_and_what_is_in_flight_is_waited_for() -> None:

@@ -25,6 +25,8 @@ TAKEN: dict[str, Callable[[int], str]] = {
     "a line end and a NUL": lambda n: f"{_batch(n)}\r\n\0",
     "a byte order mark": lambda n: "\ufeff" + _batch(n),
     "account as a number": lambda n: _batch(n, more=',"account":1001'),
+    "account as a double": lambda n: _batch(n, more=',"account":1001.0'),
+    "account as a double with an exponent": lambda n: _batch(n, more=',"account":1.001e3'),
     "account in spaces": lambda n: _batch(n, more=',"account":" 1001 "'),
     "no account at all, of one": lambda n: _batch(n),
     "an account of null": lambda n: _batch(n, more=',"account":null'),
@@ -45,6 +47,7 @@ ANSWERED: dict[str, tuple[Callable[[int], str], str]] = {
     ),
     "no tick with a price": (lambda n: _batch(n, '{"symbol":"EURUSD","bid":0,"ask":0}'), "payload_mismatch"),
     "an account that is not registered": (lambda n: _batch(n, more=',"account":77'), "account_unknown"),
+    "an account that no number is": (lambda n: _batch(n, more=',"account":1001.5'), "account_unknown"),
     "a pair that is not active": (lambda n: _batch(n, '{"symbol":"X","bid":1,"ask":1}'), "pair_not_active"),
 }
 EMPTY = ["", " ", "\r\n", "\0", "\ufeff"]
@@ -90,6 +93,16 @@ def test_quirk_that_says_nothing_is_answered_and_settled_and_never_an_error(quir
 def test_empty_frame_is_answered_and_never_an_error(text: str) -> None:
     bob = _repeat(lambda _: text)
     assert _codes(bob) == [(0, "malformed")] * REPEATS
+    assert (bob.sink.records, bob.conduct.errors, bob.abusers) == ([], 0, [])
+
+
+def test_empty_binary_frame_is_answered_and_never_an_error() -> None:
+    bob = Terminal(form=PROTOBUF)
+    for number in range(REPEATS):
+        bob.now = number / 25
+        bob.frame(b"")
+    bob.sink.deliver()
+    assert bob.nacks() == [(0, "malformed")] * REPEATS
     assert (bob.sink.records, bob.conduct.errors, bob.abusers) == ([], 0, [])
 
 

@@ -126,6 +126,22 @@ def test_what_was_in_flight_before_a_jump_is_owed_again_when_it_fails() -> None:
     assert [arrive(position, sequence) for sequence in (1, 2, 2**50)] == [Arrival.NEXT] * 3
 
 
+@pytest.mark.parametrize("sequence", [2, 3, 4])
+def test_what_was_jumped_over_and_comes_after_all_is_waited_for(sequence: int) -> None:
+    """1 was in flight when 5 came first, then both failed; another program of the same name goes on lower down."""
+    position = StreamPosition()
+    position.arrive(1)
+    assert arrive(position, 5, first=True) is Arrival.JUMP
+    position.rewind()
+    assert position.arrive(sequence, unread=1) is Arrival.EXPLAINED
+    assert position.pass_over(sequence) == [1]
+    position.settle(1)
+    assert position.acknowledged == sequence - 1, "it is nowhere"
+    assert position.unsettled() == [sequence]
+    position.settle(sequence)
+    assert (position.acknowledged, position.expected) == (4, 5)
+
+
 def test_late_report_from_before_a_jump_does_not_disturb() -> None:
     position = StreamPosition()
     arrive(position, 1)

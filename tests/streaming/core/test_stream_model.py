@@ -67,8 +67,10 @@ class StreamMachine(RuleBasedStateMachine):
             self.fate.update(dict.fromkeys([*missing, sequence], RECEIVED))
         elif first:
             assert arrival is Arrival.JUMP
-            self.position.jump(sequence)
+            read = missing[len(missing) - unread :]
+            assert self.position.jump(sequence, unread=unread) == read
             self.fate.update(dict.fromkeys(missing, SKIPPED))
+            self.fate.update(dict.fromkeys(read, RECEIVED))
             self.fate[sequence] = RECEIVED
         else:
             assert arrival is Arrival.GAP
@@ -143,5 +145,5 @@ class StreamMachine(RuleBasedStateMachine):
         assert [s for run in position.refused.runs() for s in range(run.first, run.last + 1)] == refused
 
 
-StreamMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+StreamMachine.TestCase.settings = settings(max_examples=800, stateful_step_count=30, deadline=None)
 TestStream = StreamMachine.TestCase
