@@ -19,6 +19,7 @@ from tenants.models import ApiKey, MT5Account, User
 from tenants.scope import Actor, company_ids_of, find
 
 PREFIX_LENGTH = 8
+KEY_START = "gwk_"
 KEY_FORM = re.compile(r"gwk_[a-z0-9]{8}_[A-Za-z0-9_-]{43}")
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 # last_used_at is good to the minute; a busy key must not write a row for every token.

@@ -15,6 +15,11 @@ SYMBOL_LIMIT = 32
 _WRITTEN = re.compile(r'"([^"]*)"|([^\s,;"]+)')
 _FORM = re.compile(r"[A-Za-z0-9 ._#+\-&!/()\[\]^$@%*=]+")
 _FIRST = re.compile(r"[A-Za-z0-9]")
+# Two pairs of currencies or metals in one, as EURUSD+GBPUSD: no broker has that.
+_CURRENCY = (
+    "(?:AUD|CAD|CHF|CNH|CZK|DKK|EUR|GBP|HKD|HUF|IDR|JPY|MXN|NOK|NZD|PLN|SEK|SGD|THB|TRY|USD|XAG|XAU|XPD|XPT|ZAR)"
+)
+_JOINED = re.compile(rf"{_CURRENCY}{{2}}[ &+\-/!._*=]+{_CURRENCY}{{2}}(?![A-Za-z0-9])", re.IGNORECASE)
 
 
 def symbols_of(text: str) -> list[str]:
@@ -37,6 +42,10 @@ def check_symbol(symbol: str) -> None:
     if first is None or not _FORM.fullmatch(symbol) or symbol != symbol.strip():
         text = _("“%(symbol)s” is no symbol: symbols have letters, digits and . _ - + # & ! / as EURUSD.m or #AAPL")
         raise ValidationError(text % {"symbol": symbol})
+    if _JOINED.match(symbol):
+        raise ValidationError(
+            _("“%(symbol)s” is more than one symbol: separate symbols with commas") % {"symbol": symbol}
+        )
     if first[0].islower():
         text = _("“%(symbol)s” begins in lower case: write it as the broker server does, for instance %(upper)s")
         raise ValidationError(text % {"symbol": symbol, "upper": _capitalised(symbol)})

@@ -22,6 +22,7 @@ from django.core.exceptions import ImproperlyConfigured
 from google.protobuf.message import DecodeError
 
 from proto.gateway.v1 import identity_pb2
+from tenants.api_keys import KEY_START
 from tenants.models import User
 
 ISSUER = "api-gateway"
@@ -146,6 +147,10 @@ class Keyring:
         # A token is ASCII: anything else could not even be encoded to be read.
         if len(token) > TOKEN_SIZE_LIMIT or not token.isascii():
             raise _invalid()
+        if token.startswith(KEY_START):
+            raise TokenError(
+                "token_invalid", "this is an API key: POST it to /api/v1/tokens, and connect with the token"
+            )
         try:
             header = jwt.get_unverified_header(token)
         except jwt.PyJWTError:

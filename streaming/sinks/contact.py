@@ -102,6 +102,9 @@ class Contact:
                     log.warning("kafka_not_reachable", reason=f"{type(error).__name__}: {error}", attempt=attempt)
                 await asyncio.sleep(_RECONNECT_PAUSE)
                 continue
+            if not self._main.is_open:
+                # Given up while the other lane was waited for.
+                continue
             self.is_there = True
             self._on_change()
             log.info("kafka_ready", attempt=attempt)

@@ -8,7 +8,7 @@ notices more than a pause.
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from functools import partial
 from typing import Any
 
@@ -294,6 +294,7 @@ class Lane:
                 self._fail(entry[0], entry[3], faults.NO_REPORT, "no report from its partition")
             else:
                 again.append(entry)
+        self._fail_waiting(given_up)
         if is_split and min(self._limits(), default=_BATCH_SIZE) >= self._batch_size:
             # What is known of the limits explains nothing: smaller batches find the message that is to blame.
             self._batch_size = max(1, self._batch_size // 4)
@@ -340,6 +341,20 @@ class Lane:
                 if (illness := illnesses.get(self._place(entry))) is not None:
                     handover.give_up(index, illness)
                     self._fail(entry[0], entry[3], faults.NO_REPORT, "no report from its partition")
+        self._fail_waiting(illnesses)
+
+    def _fail_waiting(self, places: Collection[Place]) -> None:
+        """What came back or is not handed over yet goes with what was given up before it: these partitions may be well
+        again before its turn comes, and it would be in front of what its client sends again."""
+        if not places:
+            return
+        waiting = [failure.entry for failure in self._came_back] + self.queue
+        self._came_back = [failure for failure in self._came_back if self._place(failure.entry) not in places]
+        # The list itself stays: whoever publishes holds it.
+        self.queue[:] = [entry for entry in self.queue if self._place(entry) not in places]
+        for entry in waiting:
+            if self._place(entry) in places:
+                self._fail(entry[0], entry[3], faults.NO_REPORT, "no report from its partition")
 
     def give_up_all(self, reason: str) -> None:
         """Fails everything that has no report, and drops the producer."""

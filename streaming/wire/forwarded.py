@@ -108,13 +108,15 @@ def _host_and_port(text: str) -> tuple[str, int]:
         port = port.removeprefix(":")
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
-    return host, int(port) if port.isascii() and port.isdecimal() and len(port) <= 5 else 0
+    number = int(port) if port.isascii() and port.isdecimal() and len(port) <= 5 else 0
+    return host, number if number <= 65_535 else 0
 
 
 def _address(text: str) -> Address | None:
-    """An IPv4 address that came over an IPv6 socket ("::ffff:192.0.2.1") is that IPv4 address."""
+    """An IPv4 address that came over an IPv6 socket ("::ffff:192.0.2.1") is that IPv4 address. A zone ("fe80::1%eth0")
+    means something to the host alone that wrote it, and may hold any text."""
     try:
-        address = ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address

@@ -107,6 +107,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self._cut(b"431 Request Header Fields Too Large")
                 return
             super().data_received(head)
+        if not self._is_cut and self._is_between_requests():
+            # Empty lines before a request are none of it (RFC 9112, 2.2): who sends them has nothing to ask.
+            data = data.lstrip(b"\r\n")
         if self._is_cut:
             self._drop(len(data))
         elif data and not self.transport.is_closing():
@@ -143,6 +146,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """The peer has not read its answer for too long; close() would wait for it as well."""
         if self.transport.get_protocol() is self:
             self.transport.abort()
+
+    def _is_between_requests(self) -> bool:
+        return self._handshake_timer is None and not self._is_head_over and self.transport.get_protocol() is self
 
     def _is_head_due(self) -> bool:
         return self._handshake_timer is not None

@@ -105,9 +105,13 @@ class _Judge:
         companies = {user.company for user in people if user.company is not None}
         self._limits = {company.pk: limits_of(company) for company in companies}
         held = visible(actor, MT5Account).filter(company__in=[company.pk for company in companies])
-        self._held = {(row.company_id, row.login, row.broker_server): row for row in held}
-        self._of_company = Counter(row.company_id for row in self._held.values())
-        self._of_owner = Counter(row.owner_id for row in self._held.values())
+        self._held: dict[Any, list[MT5Account]] = {}
+        self._of_company: Counter[Any] = Counter()
+        self._of_owner: Counter[Any] = Counter()
+        for row in held:
+            self._held.setdefault(_place(row.company_id, row.login, row.broker_server), []).append(row)
+            self._of_company[row.company_id] += 1
+            self._of_owner[row.owner_id] += 1
         self._seen: dict[Any, int] = {}
 
     def verdicts(self) -> list[Judged]:
@@ -125,10 +129,12 @@ class _Judge:
             # Of another company or of none: the same.
             raise ValidationError(_("there is no user “%(name)s”: add the user first") % {"name": row.owner[:150]})
         is_active = _active(row.active)
-        key = (owner.company.pk, row.login, row.broker_server)
+        key = _place(owner.company.pk, row.login, row.broker_server)
         if key in self._seen:
             raise ValidationError(_("the same account as in line %(number)d") % {"number": self._seen[key]})
-        held = self._held.get(key)
+        same = self._held.get(key, [])
+        # Where two spellings are there from before, a row means its own.
+        held = next((one for one in same if one.broker_server == row.broker_server), same[0] if same else None)
         account = held or MT5Account(company=owner.company, login=row.login, broker_server=row.broker_server)
         before = (account.owner_id, account.is_active)
         account.owner = owner
@@ -165,6 +171,11 @@ class _Judge:
         if before[1] != account.is_active:
             texts.append(_("will be active") if account.is_active else _("will be disabled"))
         return ", ".join(texts)
+
+
+def _place(company_id: Any, login: str, broker_server: str) -> tuple[Any, str, str]:
+    """What two rows of one account have in common: broker servers that differ in case only are one."""
+    return company_id, login, broker_server.casefold()
 
 
 def _check_fields(account: MT5Account) -> None:

@@ -36,10 +36,13 @@ def state_of(key: ApiKey) -> str:
     return _("replaced, ends soon") if key.replaced_by_id is not None else _("in use")
 
 
+def public_url(request: HttpRequest) -> str:
+    return str(settings.GATEWAY_PUBLIC_URL or request.build_absolute_uri("/").rstrip("/"))
+
+
 def terminal_address(request: HttpRequest) -> str:
     """Where terminals connect; http becomes ws, https becomes wss."""
-    base = settings.GATEWAY_PUBLIC_URL or request.build_absolute_uri("/").rstrip("/")
-    return str(base).replace("http", "ws", 1) + "/ws/mt5"
+    return public_url(request).replace("http", "ws", 1) + "/ws/mt5"
 
 
 class KeyForm(ScopedForm):
@@ -203,6 +206,7 @@ class KeyAdmin(ScopedAdmin):
             "row": row,
             "replaced": replaced,
             "address": terminal_address(request),
+            "exchange": public_url(request) + reverse("exchange-api-key"),
             "logins": [] if row.account is not None else _logins_of(request, row),
             "seen_url": reverse("admin:tenants_apikey_seen", args=[row.pk]),
             "seen": seen(row),

@@ -15,8 +15,8 @@ from tenants import access
 from tenants.access import visible
 from tenants.console.base import ScopedAdmin
 from tenants.console.places import company_of
-from tenants.console.scoping import ScopedForm, ScopedRelatedFilter, actor_of
-from tenants.models import ActivePair, limits_of
+from tenants.console.scoping import ScopedForm, ScopedRelatedFilter, actor_of, choices_of
+from tenants.models import ActivePair, User, limits_of
 from tenants.symbols import check_symbols, symbols_of
 
 
@@ -95,6 +95,14 @@ class PairAdmin(ScopedAdmin):
 
     def get_autocomplete_fields(self, request: HttpRequest) -> tuple[str, ...]:
         return ("user",) if actor_of(request).sees_all else ()
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        initial: dict[str, Any] = super().get_changeform_initial_data(request)
+        people = list(
+            choices_of(actor_of(request), User).filter(company__isnull=False).values_list("pk", flat=True)[:2]
+        )
+        # Whoever is alone chooses for themselves.
+        return initial if len(people) != 1 else {"user": people[0], **initial}
 
     def choices(self, request: HttpRequest, db_field: Any) -> QuerySet[Any]:
         return super().choices(request, db_field).filter(company__isnull=False)

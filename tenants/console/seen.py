@@ -22,10 +22,17 @@ def seen(key: ApiKey) -> Seen:
     """Accounts count that were heard from since the key was made, and only once the key was used."""
     if key.last_used_at is None:
         return Seen("waiting", _("Waiting for the terminal: nobody has used this key yet."))
-    accounts = visible(_READER, MT5Account).filter(owner=key.user_id, is_online=True, last_seen_at__gte=key.created_at)
+    online = visible(_READER, MT5Account).filter(owner=key.user_id, is_online=True)
     if key.account_id is not None:
-        accounts = accounts.filter(pk=key.account_id)
-    row = accounts.order_by("-last_seen_at").first()
+        online = online.filter(pk=key.account_id)
+    row = online.filter(last_seen_at__gte=key.created_at).order_by("-last_seen_at").first()
+    if row is None and (before := online.first()) is not None:
+        # A second terminal of the account is no change that anybody writes.
+        text = _(
+            "The terminal has fetched a token with this key. MT5 account %(account)s was online before: the list of "
+            "live connections has a line for each of its terminals."
+        )
+        return Seen("token", text % {"account": before.login})
     if row is None:
         text = _("The terminal has fetched a token with this key and is not connected yet: look at its log.")
         return Seen("token", text)

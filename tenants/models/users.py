@@ -1,6 +1,7 @@
 """People and their terminals. Room: tenants."""
 
 import uuid
+from collections.abc import Collection
 from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractUser, UserManager
@@ -112,8 +113,20 @@ class MT5Account(models.Model):
     def __str__(self) -> str:
         return f"{self.login}@{self.broker_server}"
 
+    def clean_fields(self, exclude: Collection[str] | None = None) -> None:
+        super().clean_fields(exclude=exclude)
+        # Terminals tell it as a number: written with zeros before it, it would be an account that never comes online.
+        # One that is there already stops nobody.
+        if "login" not in (exclude or ()) and self.login.startswith("0") and self._is_spelt_anew():
+            raise ValidationError({"login": _("an MT5 login does not begin with 0")})
+
+    def _is_spelt_anew(self) -> bool:
+        own = MT5Account.objects.filter(pk=self.pk, login=self.login, broker_server=self.broker_server)
+        return self._state.adding or not own.exists()
+
     def clean(self) -> None:
-        """Raises ValidationError for an owner of another company and for one account more than the plan has."""
+        """Raises ValidationError for an owner of another company, for another spelling of an account that is there, and
+        for one account more than the plan has."""
         try:
             owner, company = self.owner, self.company
         except ObjectDoesNotExist:
@@ -121,6 +134,11 @@ class MT5Account(models.Model):
             return
         if owner.company_id != company.pk:
             raise ValidationError({"owner": _("the owner must be a user of the account's company")})
+        same = MT5Account.objects.filter(company=company, login=self.login, broker_server__iexact=self.broker_server)
+        other = same.exclude(pk=self.pk).exclude(broker_server=self.broker_server).first()
+        if other is not None and self._is_spelt_anew():
+            text = _("%(account)s is registered already, and differs in case only")
+            raise ValidationError({"broker_server": text % {"account": other}})
         check_room(self, MT5Account.objects.filter(company=company), company, "company_account_limit")
         check_room(self, MT5Account.objects.filter(owner=owner), company, "user_account_limit")
 

@@ -6,6 +6,7 @@ from typing import Any
 from django import template
 from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from tenants.access import Actor, visible
 from tenants.console.places import accounts_place, users_place
@@ -68,13 +69,13 @@ def _steps(actor: Actor, company: Company) -> list[Step]:
             _("Choose the pairs whose data is taken"),
             pairs_url,
             pairs.exists(),
-            _("%(count)d active pairs") % {"count": pairs.count()},
+            ngettext("%(count)d active pair", "%(count)d active pairs", count := pairs.count()) % {"count": count},
         ),
         Step(
             _("Issue an API key and enter it at the terminal"),
             _to("apikey", keys.exists()),
             keys.exists(),
-            _("%(count)d keys in use") % {"count": keys.count()},
+            ngettext("%(count)d key in use", "%(count)d keys in use", count := keys.count()) % {"count": count},
         ),
         Step(_("See the terminal online"), accounts_list, was_seen, _("%(count)d online now") % {"count": seen}),
     ]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.urls import reverse
 
 from billing.midtrans.payload import BODY_SIZE_LIMIT
 from tests.deploy.conftest import DEPLOY
@@ -66,6 +67,16 @@ def test_host_without_a_name_is_told_what_is_missing() -> None:
     assert "SITE_NAME" in failed.value.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "folder"),
+    [({}, "/etc/letsencrypt/live/one.example"), ({"SITE_TLS": "/etc/tls"}, "/etc/tls"), ({"SITE_TLS": ""}, None)],
+)
+def test_certificate_comes_from_the_folder_of_the_settings(given: dict[str, str], folder: str | None) -> None:
+    folder = folder or "/etc/letsencrypt/live/one.example"
+    text = render({"SITE_NAME": "one.example", **given})
+    assert f"{folder}/fullchain.pem;" in text and f"{folder}/privkey.pem;" in text
+
+
 def test_what_a_client_says_of_proxies_is_replaced_in_every_location(text: str) -> None:
     for header in ("X-Forwarded-For $remote_addr", "X-Forwarded-Proto $scheme", "Forwarded ''", "X-Real-IP ''"):
         assert f"proxy_set_header {header};" in text
@@ -84,6 +95,9 @@ def test_silent_terminal_is_ended_by_the_gateway_and_not_by_nginx(text: str) -> 
 def test_request_that_is_too_large_is_refused_in_the_words_of_the_gateway(text: str) -> None:
     for path, limit in (("/api/", 4_096), ("/billing/", BODY_SIZE_LIMIT), ("/admin/", 2 * _CSV_FILE_SIZE)):
         assert size(locations(text)[path], "client_max_body_size") > limit, path
+    # A file of any size is told the limit of files.
+    body = locations(text)[reverse("admin:tenants_mt5account_import")]
+    assert size(body, "client_max_body_size") >= 8 * _CSV_FILE_SIZE and "proxy_pass" in body
     assert size(text, "large_client_header_buffers") * 4 == settings.GATEWAY_HANDSHAKE_MAX_SIZE
     assert seconds(text, "client_header_timeout") == settings.GATEWAY_HANDSHAKE_TIMEOUT
 

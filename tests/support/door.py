@@ -68,12 +68,18 @@ class Door:
 
 
 @contextlib.contextmanager
-def open_door() -> Iterator[Door]:
-    """In a thread, on the loop that production runs on: how connections end is the loop's. Reads the settings now."""
+def open_door(*, timeout_keep_alive: int | None = None) -> Iterator[Door]:
+    """In a thread, on the loop that production runs on: how connections end is the loop's. Reads the settings now.
+
+    ``timeout_keep_alive``: seconds, for those of production.
+    """
     apply_limits()
     listener = listen("127.0.0.1", 0, shared=False)
     door = Door(listener.getsockname()[1])
-    server = uvicorn.Server(server_config(door.application, message_size_limit=65_536))
+    config = server_config(door.application, message_size_limit=65_536)
+    if timeout_keep_alive is not None:
+        config.timeout_keep_alive = timeout_keep_alive
+    server = uvicorn.Server(config)
     # ``serve`` would take over the signals of the tests.
     thread = threading.Thread(target=lambda: uvloop.run(server._serve(sockets=[listener])), name="door")
     thread.start()

@@ -28,7 +28,8 @@ def test_symbols_are_read_back_as_they_are_written(symbols: list[str]) -> None:
 @pytest.mark.parametrize(
     "symbol",
     [*DEMO_SYMBOLS, "EURUSD.m", "EURUSDm", "#AAPL", "US30.cash", "BTCUSD_i", "EURUSD+", "EURUSD-ECN", "AAPL.US",
-     "[SP500]", "XAU/USD", "S&P500", ".DE40Cash", "1INCHUSD", "Volatility 75 Index", "A", "A" * 32],
+     "[SP500]", "XAU/USD", "S&P500", ".DE40Cash", "1INCHUSD", "Volatility 75 Index", "A", "A" * 32,
+     "EURUSD-", "EUR-USD", "EURUSD.USD", "BTCUSD-PERPETUAL"],
 )  # fmt: skip
 def test_symbols_of_brokers_are_taken(symbol: str) -> None:
     check_symbol(symbol)
@@ -48,6 +49,12 @@ def test_symbols_of_brokers_are_taken(symbol: str) -> None:
         ("eurusd.m", "for instance EURUSD.m"),
         ("#aapl", "for instance #AAPL"),
         ("A" * 33, "too long"),
+        ("EURUSD+GBPUSD", "more than one"),
+        ("EURUSD/GBPUSD", "more than one"),
+        ("eurusd&gbpusd.m", "more than one"),
+        ("XAUUSD - EURUSD", "more than one"),
+        ("EURUSD GBPUSD", "more than one"),
+        ("EURUSD-GBPUSD-USDJPY", "more than one"),
     ],
 )
 def test_what_is_no_symbol_is_refused_in_words(symbol: str, words: str) -> None:

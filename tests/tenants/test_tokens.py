@@ -297,3 +297,8 @@ def test_revoked_token_is_listed_until_it_expires(cast: Cast) -> None:
     acts.revoke_token(found.jti, found.user_id, found.expires_at)
     acts.revoke_token("b" * 64, found.user_id, moment - 1)
     assert [row[1:] for row in access.revoked_tokens(0)] == [(found.jti, found.expires_at)]
+
+
+def test_api_key_in_place_of_a_token_is_told_where_it_belongs(ring: Keyring) -> None:
+    with pytest.raises(TokenError, match="POST it to /api/v1/tokens"):
+        ring.verify(f"gwk_abcdefgh_{'x' * 43}", now=time.time())

@@ -279,6 +279,33 @@ async def test_data_is_taken_although_failed_messages_is_not_there_at_the_start(
     await bench.sink.close(1.0)
 
 
+async def test_producer_that_is_given_up_while_failed_messages_is_waited_for_is_made_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the sink would say that it is there, and fail every message for ever."""
+    monkeypatch.setattr(contact, "_SIDE_TIMEOUT", 0.2)
+    monkeypatch.setattr(contact, "_RECONNECT_PAUSE", 0.01)
+    bench = Bench()
+    make = bench.make_producer
+
+    def make_slowly(config: dict[str, Any]) -> Producer:
+        producer = make(config)
+        if len(bench.producers) == 2:
+            monkeypatch.setattr(producer, "poll", lambda _timeout: 0)
+        return producer
+
+    bench.sink._main._make_producer = bench.sink._side._make_producer = make_slowly  # type: ignore[assignment]
+    bench.sink.start()
+    await until(lambda: bench.sink._main.is_open)
+    assert not bench.sink.available
+    bench.sink.reset("fatal")
+    await until(lambda: bench.sink.available)
+    bench.publish(1)
+    await bench.settle()
+    assert (bench.delivered, bench.failed) == ([1], [])
+    await bench.sink.close(1.0)
+
+
 async def test_failed_messages_takes_only_its_part_of_what_may_be_in_flight() -> None:
     bench = Bench(in_flight_limit=100)
     await bench.start()

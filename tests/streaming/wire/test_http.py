@@ -1,5 +1,6 @@
 """Requests on raw sockets against the production stack: trailers, and bounds of bodies."""
 
+import asyncio
 import itertools
 import json
 import random
@@ -172,3 +173,33 @@ def test_server_knows_the_bound_of_each_page_that_has_a_limit_of_its_own() -> No
         "/billing/midtrans/notifications",
         "/billing/events",
     }
+
+
+# --- Between requests -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("blank", [b"\r\n", b"\n", b"\r\n" * 5_000])
+async def test_empty_lines_keep_no_connection_that_has_nothing_to_ask(blank: bytes) -> None:
+    with open_door(timeout_keep_alive=1) as door:
+        reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+        writer.write(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = asyncio.create_task(reader.read())
+        async with asyncio.timeout(5):
+            while not answer.done():
+                writer.write(blank)
+                await asyncio.sleep(0.1)
+        writer.close()
+        assert len(door.scopes) == 1
+
+
+async def test_empty_lines_before_a_request_are_none_of_it(door: Door) -> None:
+    one = b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\n\r\n\r\n"
+    last = b"GET /y HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    for pieces in (
+        [b"\r\n", one, b"\r\n", b"\n\r", one, b"\r\n\r\n" + last],
+        [b"\r\n" + one + b"\r\n" + one + b"\r\n" + last],
+    ):
+        door.scopes.clear()
+        answer = await door.ask(*pieces)
+        assert [scope["path"] for scope in door.scopes] == ["/x", "/x", "/y"]
+        assert answer.count(b'{"size": 4}') == 2

@@ -194,7 +194,7 @@ def test_file_that_cannot_be_read_says_what_to_do(
 
 
 def test_file_at_the_limit_of_rows_is_previewed(cast: Cast, alice_client: Client) -> None:
-    rows = "".join(f"{number},B,bob,\n" for number in range(ROW_LIMIT))
+    rows = "".join(f"{number},B,bob,\n" for number in range(1, ROW_LIMIT + 1))
     preview = upload(alice_client, HEADER + rows)
     assert [verdict for _, verdict in verdicts(preview)].count("add") == 10
     assert errors(preview)[-1] == errors(preview)[0]
@@ -260,3 +260,34 @@ def test_export_of_users_holds_no_secret(cast: Cast, alice_client: Client) -> No
     cast.bob.save()
     text = alice_client.get(reverse("admin:tenants_user_export")).content.decode()
     assert "bob" in text and "md5" not in text
+
+
+def test_account_has_one_spelling(cast: Cast, alice_client: Client) -> None:
+    """A login with zeros before it never comes online, and servers that differ in case only are one."""
+    MT5Account.objects.create(login="7", broker_server="Broker-Live", company=cast.alpha, owner=cast.bob)
+    rows = ["7,broker-live,bob,", "7,BROKER-LIVE,bob,no", "8,Broker,bob,", "8,broker,bob,", "007,B,bob,", "0,B,bob,"]
+    preview = upload(alice_client, HEADER + "\n".join(rows) + "\n")
+    assert [verdict for _, verdict in verdicts(preview)] == ["skip", "error", "add", "error", "error", "error"]
+    told = errors(preview)
+    assert "the same account as in line 2" in told[0] and "the same account as in line 4" in told[1]
+    assert all("does not begin with 0" in text for text in told[2:])
+    take(alice_client, preview)
+    for login, server, words in (
+        ("7", "broker-LIVE", "7@Broker-Live is registered already, and differs in case only"),
+        ("7", "Broker-Live", "registered already"),
+        ("07", "C", "does not begin with 0"),
+    ):
+        add = reverse("admin:tenants_mt5account_add")
+        form = {"login": login, "broker_server": server, "owner": cast.bob.pk, "is_active": "on"}
+        assert words in alice_client.post(add, form).content.decode()
+    assert held() == {("7", "Broker-Live", "bob", True), ("8", "Broker", "bob", True)}
+
+
+def test_old_doubles_of_an_account_stay_as_they_are(cast: Cast, alice_client: Client) -> None:
+    for server in ("B", "b"):
+        MT5Account.objects.create(login="7", broker_server=server, company=cast.alpha, owner=cast.bob)
+    MT5Account.objects.create(login="07", broker_server="B", company=cast.alpha, owner=cast.bob)
+    preview = upload(alice_client, HEADER + "7,b,bob,no\n7,B,bob,\n07,B,bob,no\n")
+    assert [verdict for _, verdict in verdicts(preview)] == ["change", "error", "change"]
+    take(alice_client, preview)
+    assert held() == {("7", "B", "bob", True), ("7", "b", "bob", False), ("07", "B", "bob", False)}

@@ -10,7 +10,7 @@ from tenants.models import ActivePair, ApiKey, Company, MT5Account, User
 from tests.tenants import acts
 from tests.tenants.cast import Cast, make_trader, tier
 from tests.tenants.console.conftest import client_of
-from tests.tenants.console.forms import fill_in
+from tests.tenants.console.forms import fields_of, fill_in, page
 
 pytestmark = pytest.mark.django_db
 
@@ -45,7 +45,9 @@ def test_steps_of_a_new_company_are_done_one_after_the_other(new_admin: User, ca
     assert done(client) == [True, True, True, True, False]
     MT5Account.objects.filter(pk=account.pk).update(is_online=True, last_seen_at=timezone.now())
     assert done(client) == [True] * 5
-    assert "Everything is set up" in client.get("/admin/").content.decode()
+    text = client.get("/admin/").content.decode()
+    assert "Everything is set up" in text
+    assert "1 active pair<" in text and "1 key in use<" in text
 
 
 @pytest.fixture
@@ -117,3 +119,9 @@ def test_admin_reads_the_console_in_indonesian(new_admin: User) -> None:
     indonesian = {"accept-language": "id"}
     assert "Langkah berikutnya" in client.get("/admin/", headers=indonesian).content.decode()
     assert "1 dari 5 pengguna" in client.get("/admin/tenants/user/", headers=indonesian).content.decode()
+
+
+def test_whoever_is_alone_is_chosen_for_pairs_and_accounts(lone_admin: User) -> None:
+    client = client_of(lone_admin)
+    for model, field in ((ActivePair, "user"), (MT5Account, "owner")):
+        assert fields_of(client, page(model, "add"))[field] == str(lone_admin.pk)

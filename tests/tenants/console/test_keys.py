@@ -219,7 +219,12 @@ def test_page_of_a_new_key_says_when_its_terminal_comes_online(cast: Cast, clien
     assert page(ApiKey, "seen", key.pk) in text and "nobody has used this key yet" in text
     assert seen(client, key)[0] == "waiting"
     ApiKey.objects.update(last_used_at=timezone.now())
-    assert seen(client, key)[0] == "token"
+    state, words = seen(client, key)
+    # Whether it is this terminal nobody can tell; that it is missing is not said.
+    assert state == "token" and "was online before" in words and ("1001" in words or not is_bound)
+    MT5Account.objects.update(is_online=False)
+    assert "is not connected yet" in seen(client, key)[1]
+    MT5Account.objects.update(is_online=True)
     MT5Account.objects.filter(pk=other.pk).update(last_seen_at=timezone.now())
     assert seen(client, key)[0] == ("token" if is_bound else "online")
     MT5Account.objects.filter(pk=account.pk).update(last_seen_at=timezone.now())
@@ -232,3 +237,15 @@ def test_another_terminal_of_the_user_is_not_taken_for_the_new_one(cast: Cast, c
     acts.new_key(cast.bob, "V")
     MT5Account.objects.filter(pk=account.pk).update(is_online=True, last_seen_at=timezone.now())
     assert seen(client, ApiKey.objects.get())[0] == "waiting"
+
+
+def test_page_of_a_new_key_has_all_that_a_terminal_of_ones_own_needs(cast: Cast, client: Client) -> None:
+    """What it prints is enough to come online: the address of the exchange, what is sent there, and the gateway's."""
+    text = fill_in(client, page(ApiKey, "add"), user=cast.bob.pk, name="VPS").content.decode()
+    key = KEY_FORM.search(text)
+    exchange = re.search(r"<code>http://testserver(/\S+)</code>", text)
+    assert key is not None and exchange is not None
+    assert "<code>ws://testserver/ws/mt5</code>" in text.replace(' id="console-address"', "")
+    assert "application/json" in text and "api_key" in text
+    answer = Client().post(exchange[1], {"api_key": key[0]}, content_type="application/json")
+    assert answer.status_code == 201 and answer.json()["token"]
