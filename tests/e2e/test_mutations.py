@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from google.protobuf.message import DecodeError
 
 from proto.gateway.v1 import control_pb2, envelope_pb2, payloads_pb2
-from streaming.core.codes import KEPT_REFUSALS
 from streaming.core.errors import MessageRefused
 from streaming.core.json_form import PayloadProblem, read_json
+from streaming.core.unread import read_sequence
 from tests.support.gateway import Gateway, until
 from tests.support.kafka import KafkaBroker
 from tests.support.raw_client import BINARY, CLOSE, TEXT, RawClient
@@ -66,7 +66,7 @@ def mutated(source: random.Random, data: bytes) -> bytes:
 
 
 def sequence_of(opcode: int, data: bytes) -> int:
-    """The sequence that a flipped bit may have made; 0 when there is none or nothing can be read."""
+    """The sequence that a flipped bit may have made, also of a frame that is broken; 0 when there is none."""
     try:
         if opcode == BINARY:
             return envelope_pb2.MessageEnvelope.FromString(data).sequence
@@ -74,7 +74,7 @@ def sequence_of(opcode: int, data: bytes) -> int:
     except PayloadProblem as problem:
         return problem.envelope.sequence
     except (MessageRefused, DecodeError, UnicodeDecodeError):
-        return 0
+        return read_sequence(data if opcode == BINARY else data.decode(errors="surrogateescape"))
 
 
 @dataclass
@@ -109,16 +109,17 @@ class Prober:
         if self.client is None:
             return
         self.client.send(CLOSE, (1000).to_bytes(2, "big"))
-        nacks: list[str] = []
+        # Whether each says that its frame is kept: one that says nothing at all is not.
+        nacks: list[bool] = []
         while (received := self.client.read()) is not None and received.opcode != CLOSE:
             envelope = envelope_pb2.MessageEnvelope.FromString(received.payload)
             if envelope.message_type == "gateway.nack":
-                nacks.append(control_pb2.Nack.FromString(envelope.payload).code)
+                nacks.append(control_pb2.Nack.FromString(envelope.payload).kept)
         assert received is not None and received.close_code == code
         assert len(nacks) <= self.sent // 2, "one frame, two nacks"
         self.outcomes["topic"] += self.sent - len(nacks)
-        for nack in nacks:
-            self.outcomes["failed" if nack in KEPT_REFUSALS else "nack"] += 1
+        for is_kept in nacks:
+            self.outcomes["failed" if is_kept else "nack"] += 1
         self.client.close()
         self.client, self.sent = None, 0
 
