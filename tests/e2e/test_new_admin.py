@@ -268,8 +268,22 @@ def _look_at_all(browser: Browser, context: BrowserContext, office: Office, fold
             shoot(page, folder, f"look-{number}-{name.strip('/').replace('/', '-') or 'index'}")
             if how["viewport"] is _PHONE:
                 _fits(page)
+        _look_at_a_preview(page, office, folder / f"look-{number}-preview.png")
         assert errors == []
         other.close()
+
+
+def _look_at_a_preview(page: Page, office: Office, picture: Path) -> None:
+    """What happens to each row is in sight, on a telephone too."""
+    page.goto(f"{office.address}/admin/tenants/mt5account/import/")
+    rows = b"login,broker_server,owner\n5012346,Broker-Live01,semeru.dewi\n5012347,Broker-Live01,nobody.there\n"
+    page.locator("input[type=file]").set_input_files({"name": "a.csv", "mimeType": "text/csv", "buffer": rows})
+    page.locator(".submit-row [type=submit]").click()
+    for row in page.locator(".console-cards tbody tr").all():
+        box = row.locator("td").last.bounding_box()
+        assert box is not None and box["x"] + box["width"] <= page.evaluate("window.innerWidth")
+    page.screenshot(path=picture, full_page=True)
+    _fits(page)
 
 
 def _fits(page: Page) -> None:
