@@ -51,7 +51,8 @@ class FaultyProxy:
         self._tasks.add(task)
         try:
             await self._connect(reader, writer)
-        except (OSError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            # Cancelled only at the end of the proxy.
             pass
         finally:
             self._tasks.discard(task)

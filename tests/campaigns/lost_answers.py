@@ -1,8 +1,9 @@
 """Answers that are lost on the way: no message may be counted as something that it is not.
 
-``python -m tests.campaigns.lost_answers --runs 200 --seed 1`` runs the Python client against two real gateways on a
-real Kafka and Valkey, through a proxy that swallows answers and resets connections. Refusals are among the messages,
-and in every second round a gateway is killed. Prints a line a round and exits with 1 when a message was miscounted.
+``PYTHONPATH=clients/python python -m tests.campaigns.lost_answers --runs 200`` runs the Python client against two real
+gateways on a real Kafka and Valkey, through a proxy that swallows answers and resets connections. Refusals are among
+the messages, and in every second round a gateway is killed. Prints a line a round and exits with 1 when a message was
+miscounted.
 """
 
 import argparse
