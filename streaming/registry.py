@@ -1,5 +1,6 @@
 """The live sessions of this process, by user and company; where cut-off and policy changes arrive. Room: streaming."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -107,7 +108,8 @@ class CompanyEntry:
     volume: Volume = field(default_factory=Volume)
     # Connections and reserved places.
     held: int = 0
-    monthly_data_limit: int = 0
+    # Bytes; until the first connection brings it, none is used up.
+    monthly_data_limit: int = sys.maxsize
     refuses_over_quota: bool = True
     # Percent of the month's volume that the connections here have been told of: 0, 80 or 100.
     noticed: int = 0

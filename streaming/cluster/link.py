@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 
 def new_process_id() -> str:
     """Unique over hosts and restarts."""
-    return f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(3)}"
+    return f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(6)}"
 
 
 class Link:

@@ -86,7 +86,7 @@ def test_first_token_of_seconds_does_not_set_the_pace_of_later_ones() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.floats(min_value=30.0, max_value=3_000.0), st.integers(min_value=1, max_value=3))
+@given(st.floats(min_value=120.0, max_value=3_000.0), st.integers(min_value=1, max_value=3))
 def test_refused_refresh_is_tried_again_before_the_token_ends(life: float, refusals: int) -> None:
     run = Run([life], lambda number: number > refusals)
     first_end = run.now + life

@@ -28,7 +28,7 @@ def test_three_hundred_bad_clients_take_nothing_from_twenty_good_ones(
     make_gateway: MakeGateway, kafka: KafkaBroker, tmp_path: Path
 ) -> None:
     topics = Topics(kafka.bootstrap)
-    gateway = make_gateway(**topics.settings, GATEWAY_PING_INTERVAL="2s", GATEWAY_PONG_TIMEOUT="8s").start()
+    gateway = make_gateway(**topics.settings, GATEWAY_PING_INTERVAL="2s", GATEWAY_PONG_TIMEOUT="20s").start()
     before = memory_of(gateway)
     load = ["--clients", "20", "--ticks-per-second", "40", "--batch-size", "1", "--signals-per-second", "100"]
     simulator = Simulator(gateway, tmp_path, *load, "--duration", "16")
@@ -38,7 +38,7 @@ def test_three_hundred_bad_clients_take_nothing_from_twenty_good_ones(
     bad: dict[str, list[RawClient]] = {"never reads": [], "silent": [], "too large": []}
     for number in range(300):
         kind = list(bad)[number % 3]
-        client = RawClient(gateway.port, timeout=30)
+        client = RawClient(gateway.port, timeout=60)
         assert client.open(users[number % len(users)].token) == 101
         bad[kind].append(client)
 
@@ -55,7 +55,7 @@ def test_three_hundred_bad_clients_take_nothing_from_twenty_good_ones(
         peak = max(peak, memory_of(gateway))
         threading.Event().wait(0.5)
 
-    codes = {kind: Counter(client.close_code(30) for client in clients) for kind, clients in bad.items()}
+    codes = {kind: Counter(client.close_code(60) for client in clients) for kind, clients in bad.items()}
     assert codes == {"never reads": {4001: 100}, "silent": {4002: 100}, "too large": {1009: 100}}
     assert gateway.metric("gateway_closes_total", code="4001") == 100
     assert gateway.metric("gateway_closes_total", code="4002") == 100

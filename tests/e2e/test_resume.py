@@ -4,7 +4,6 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -47,9 +46,7 @@ def test_terminal_resumes_and_its_duplicates_are_acknowledged_and_not_produced_a
     assert sequences(topics) == list(range(1, 12))
 
 
-def test_terminal_resumes_at_another_process(
-    make_gateway: MakeGateway, kafka: KafkaBroker, tmp_path: Path, state_template: Path
-) -> None:
+def test_terminal_resumes_at_another_process(make_gateway: MakeGateway, kafka: KafkaBroker, valkey: Valkey) -> None:
     topics = Topics(kafka.bootstrap)
     one = make_gateway(**topics.settings).start()
     two = make_gateway(**topics.settings).start()
@@ -58,14 +55,16 @@ def test_terminal_resumes_at_another_process(
     for sequence in range(1, 6):
         terminal.tick(sequence)
     terminal.wait_for_ack(5)
+
+    def is_written() -> bool:
+        with Redis.from_url(valkey.url) as redis:
+            return any(redis.get(key).startswith(b"5 ") for key in redis.keys("gateway:position:*:ea-2"))
+
+    # Before another connection takes the stream: what its former one writes after that is refused.
+    until(is_written, 10, "a position that all processes know")
     terminal.close()
-
-    def resumes_at_five() -> bool:
-        again = Terminal(two, token, stream="ea-2")
-        again.close()
-        return bool(again.welcome["last_acknowledged_sequence"] == 5)
-
-    until(resumes_at_five, 5, "a position that the other process knows")
+    again = Terminal(two, token, stream="ea-2")
+    assert (again.welcome["last_acknowledged_sequence"], again.welcome["position_known"]) == (5, True)
 
 
 def test_same_stream_id_of_another_user_is_another_stream(make_gateway: MakeGateway) -> None:

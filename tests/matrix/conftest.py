@@ -33,7 +33,7 @@ def world(django_db_setup: None, django_db_blocker: DjangoDbBlocker, valkey: Val
 @pytest.fixture(autouse=True)
 def no_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pages of this process's gateway without one; a real one is asked in ``test_sockets``."""
-    stand_in = SimpleNamespace(problems=list, exposition=lambda: "", is_draining=False)
+    stand_in = SimpleNamespace(problems=list, ill_parts=list, exposition=lambda: "", is_draining=False)
     monkeypatch.setattr(views, "process_runtime", lambda: stand_in)
     # The one connection holds the world's transaction: PostgreSQL's must not be given back.
     monkeypatch.setattr(console_views, "close_old_connections", lambda: None)

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from events.models import OutboxEvent
 from streaming import access as access_module
 from streaming import quotas as quotas_module
+from streaming.access import policy_of
 from tenants.models import ActivePair, CompanyOverride, MT5Account
 from tests.streaming.core.cast import ticks
 from tests.streaming.shell_cast import ALICE, BOB, LIMITS, Live, Process, Tenants, token_of, turns
@@ -490,3 +491,12 @@ async def test_two_processes_on_a_real_database_add_up_and_tell_once() -> None:
     for process in processes:
         await process.runtime.stop()
     assert await asyncio.to_thread(recording.volume_of, alpha) == total
+
+
+async def test_report_between_admission_and_the_first_connection_finds_nothing_used_up(process: Process) -> None:
+    """The plan comes with the first connection: until then no limit is known, and none is reached."""
+    entry = process.runtime.registry.user(policy_of(BOB), time.monotonic())
+    entry.reserve()
+    await process.fleet.quotas.flush()
+    assert not entry.company.volume.is_exhausted
+    entry.release()

@@ -259,7 +259,7 @@ def test_rows_are_deleted_all_or_none(cast: Cast, admin: Actor, account: MT5Acco
 def test_last_place_is_given_and_one_more_is_not(cast: Cast, admin: Actor, limit: int) -> None:
     CompanyOverride.objects.create(company=cast.alpha, company_account_limit=limit)
     for number in range(limit):
-        access.save_row(admin, MT5Account(login=str(number), broker_server="B", owner=cast.bob))
+        access.save_row(admin, MT5Account(login=str(1 + number), broker_server="B", owner=cast.bob))
     before = everything()
     with pytest.raises(ValidationError, match=f"{limit} of {limit} MT5 accounts"):
         access.save_row(admin, MT5Account(login="900", broker_server="B", owner=cast.bob))
