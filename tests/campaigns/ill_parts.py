@@ -1,10 +1,10 @@
 """Valid traffic while a part of Kafka is ill: nobody else may notice.
 
-``PYTHONPATH=clients/python python -m tests.campaigns.ill_parts --seconds 15 --turns 3`` streams through one real gateway
-on a real Kafka, in turn with everything well and with one part ill, beside a terminal that sends malformed frames all the
-time. Prints for each turn what the terminals' signals and ticks took to their acknowledgement, closes, and what
-``/readyz`` names; then the ratio of the medians. The parts: failed-messages without the right to write, and with a limit
-of 1 KB.
+``PYTHONPATH=clients/python python -m tests.campaigns.ill_parts --seconds 15 --turns 3`` streams through one real
+gateway on a real Kafka, in turn with everything well and with one part ill, beside a terminal that sends malformed
+frames all the time. Prints for each turn what signals and ticks took to their acknowledgement, closes, and
+what ``/readyz`` names; then the ratio of the medians. The parts: failed-messages without the right to write, and with a
+limit of 1 KB.
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import time as clock
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import ModuleType
@@ -396,11 +397,13 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
         self.elapsed = 0.0
+        # It goes on where the machine's own stands: a bucket must not see time run backwards.
+        self._began = clock.monotonic()
         for module in modules:
             monkeypatch.setattr(module, "time", self)
 
     def monotonic(self) -> float:
-        return 10_000.0 + self.elapsed
+        return self._began + self.elapsed
 
     def time(self) -> float:
         return 1_800_000_000.0 + self.elapsed
