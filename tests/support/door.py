@@ -61,7 +61,8 @@ class Door:
                 with contextlib.suppress(ConnectionError):
                     await writer.drain()
                 await asyncio.sleep(0)
-            async with asyncio.timeout(10):
+            # Longer than the longest time that a request may take.
+            async with asyncio.timeout(60):
                 return await reader.read()
         finally:
             writer.close()
